@@ -1,0 +1,153 @@
+"""The curriculum at work: freezes, unfreezes and sets rates as each stage begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from lightning_mono.checkpoints.run import read, stage_file
+from lightning_mono.errors import CheckpointError
+from lightning_mono.module import MonoModule
+from lightning_mono.params import canonical
+from lightning_mono.stages import StageSchedule
+
+
+class StageScheduler(pl.Callback):
+    """Makes a :class:`StageSchedule` happen inside one ``trainer.fit``.
+
+    Stage and rates follow from ``trainer.global_step`` alone. Entering a stage sets what trains,
+    drops gradients and moments of what does not, tells the strategy (DDP must wrap anew), and
+    saves the end of the stage before it. On resume the optimizer is restored with the flags of
+    the stage that saved it, then the current stage is entered: a checkpoint written on a boundary
+    still belongs to the stage that ended there.
+
+    Args:
+        schedule: the stages.
+        folder: where stage-end checkpoints go; None writes none.
+        resume_from: the checkpoint that ``fit`` was given, if any. Lightning does not tell
+            callbacks in time.
+    """
+
+    def __init__(
+        self,
+        schedule: StageSchedule,
+        folder: Path | None = None,
+        resume_from: Path | None = None,
+    ) -> None:
+        self.schedule = schedule
+        self.folder = folder
+        self.resume_from = resume_from
+        self.index: int | None = None
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return "StageScheduler"
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"index": self.index, "train": list(self._train(self.index))}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.index = state_dict["index"]
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["schedule_fingerprint"] = self.schedule.fingerprint(trainer.global_step)
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Runs before any strategy restores the optimizer."""
+        if self.resume_from is None:
+            return
+        saved = read(self.resume_from)
+        self._refuse_another_past(saved)
+        set_trainable(_mono(pl_module), saved["callbacks"][self.state_key]["train"])
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._enter(trainer, pl_module, self.schedule.index_at(trainer.global_step))
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        index = self.schedule.index_at(step)
+        if index != self.index:
+            self._enter(trainer, pl_module, index)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = self.schedule.lr(step, group["name"])
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        if self.folder is None or step not in self.schedule.ends or self.index is None:
+            return
+        path = stage_file(self.folder, self.schedule.stages[self.index].name, step)
+        if not path.exists():  # a second call for this step: gradients were accumulated
+            trainer.save_checkpoint(path)
+
+    def _train(self, index: int | None) -> tuple[str, ...]:
+        return () if index is None else self.schedule.stages[index].train
+
+    def _enter(self, trainer: pl.Trainer, pl_module: pl.LightningModule, index: int) -> None:
+        stage = self.schedule.stages[index]
+        self.index = index
+        frozen = set_trainable(_mono(pl_module), stage.train)
+        optimizer = trainer.optimizers[0]
+        for parameter in frozen:
+            optimizer.state.pop(parameter, None)
+        for group in optimizer.param_groups:
+            group["betas"] = tuple(stage.optim.betas)
+            group["eps"] = stage.optim.eps
+            group["weight_decay"] = stage.optim.weight_decay if group["decays"] else 0.0
+        trainer.gradient_clip_val = stage.optim.grad_clip or None
+        changed = getattr(trainer.strategy, "on_trainable_changed", None)
+        if changed is not None:
+            changed()
+
+    def _refuse_another_past(self, saved: dict[str, Any]) -> None:
+        step = saved["global_step"]
+        if saved.get("schedule_fingerprint") != self.schedule.fingerprint(step):
+            raise CheckpointError(
+                f"{self.resume_from}: the recipe's stages before step {step} are not those that "
+                "were run; undo the change, or start a run of another name"
+            )
+
+
+def set_trainable(module: MonoModule, groups: Iterable[str]) -> list[Any]:
+    """Lets exactly these parameter groups learn; returns the frozen parameters.
+
+    A frozen parameter loses its gradient as well: an optimizer would step on a stale one.
+    """
+    wanted = set(groups)
+    names = {n for group, members in module.group_names().items() if group in wanted for n in members}
+    frozen = []
+    for name, parameter in module.model.named_parameters():
+        learns = canonical(name) in names
+        parameter.requires_grad_(learns)
+        if not learns:
+            parameter.grad = None
+            frozen.append(parameter)
+    return frozen
+
+
+def _mono(pl_module: pl.LightningModule) -> MonoModule:
+    if not isinstance(pl_module, MonoModule):
+        raise TypeError(f"StageScheduler drives a MonoModule, not a {type(pl_module).__name__}")
+    return pl_module

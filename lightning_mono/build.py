@@ -1,0 +1,258 @@
+"""From a recipe to the objects it describes: backbone, model, renderer, data, schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from lightning_mono.assets import cache_dir
+from lightning_mono.backbones import Backbone, load_backbone
+from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
+from lightning_mono.backbones.tokenizer import add_image_tokens, train_bpe
+from lightning_mono.data.loader import StageData
+from lightning_mono.data.prepare import prepare
+from lightning_mono.data.render import Renderer
+from lightning_mono.data.sources import SourceSpec
+from lightning_mono.data.store import Store
+from lightning_mono.errors import AssetError, DataError, RecipeError
+from lightning_mono.inference import make_renderer
+from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
+from lightning_mono.params import grouped
+from lightning_mono.placement import layers_of
+from lightning_mono.recipe import Recipe, build_stages, load_recipe
+from lightning_mono.recipe.schema import ScratchSection, SourceSection
+from lightning_mono.stages import Duration, StageSchedule
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Mono:
+    """A model as a recipe describes it, before any training."""
+
+    model: MonoModel
+    renderer: Renderer
+    backbone: Backbone
+    chat: str
+
+
+def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
+    """Grafts patchifier and experts onto a backbone; random parts follow the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    patchifier = patchifier_config(recipe)
+    context_id = add_image_tokens(backbone.tokenizer).context if patchifier else None
+    model = MonoModel.from_backbone(
+        backbone,
+        patchifier=patchifier,
+        experts=experts_config(recipe, backbone.config.layers),
+        image_context_id=context_id,
+    )
+    chat = recipe.model.chat or backbone.chat
+    image = None
+    if patchifier is not None:
+        section = recipe.image
+        image = {
+            "size": section.size,
+            "max_tiles": section.max_tiles,
+            "thumbnail": section.thumbnail,
+        }
+    return Mono(model, make_renderer(model, backbone.tokenizer, chat, image), backbone, chat)
+
+
+def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:
+    section = recipe.model.patchifier
+    if section is None:
+        return None
+    return PatchifierConfig(recipe.image.size, section.patch_size, section.width, section.merge)
+
+
+def experts_config(recipe: Recipe, layers: int) -> ExpertsConfig:
+    """Resolves the placement words; a model without eyes has no visual experts.
+
+    Raises:
+        RecipeError: a layer that the backbone does not have.
+    """
+    if recipe.model.patchifier is None:
+        return ExpertsConfig()
+    chosen = {}
+    for kind in ("ffn", "attention", "norms"):
+        try:
+            chosen[kind] = layers_of(getattr(recipe.model.experts, kind), layers)
+        except ValueError as error:
+            raise RecipeError(f"model.experts.{kind}: {error}") from error
+    return ExpertsConfig(**chosen)
+
+
+# -- backbones --------------------------------------------------------------------------------
+
+
+def named_backbone(recipe: Recipe) -> Backbone:
+    """The recipe's ready-made backbone (not one that another recipe makes)."""
+    assert recipe.model.backbone is not None
+    return load_backbone(recipe.model.backbone)
+
+
+def scratch_backbone(recipe: Recipe, stores: Mapping[str, list[Store]]) -> Backbone:
+    """A new language model: tokenizer learnt from the text, weights drawn under the seed."""
+    section = recipe.model.scratch
+    assert section is not None
+    texts = (
+        text
+        for store in stores[section.tokenizer_data]
+        for sample in map(store.__getitem__, range(len(store)))
+        for text in (sample.text, *(f" {e.question} {e.answer}" for e in sample.exchanges))
+    )
+    tokenizer = train_bpe(texts, section.vocab_size)
+    config = scratch_config(section, tokenizer)
+    end = tokenizer.token_to_id("<|im_end|>")
+    return Backbone(
+        name=recipe.name,
+        config=config,
+        tensors=_random_tensors(config, recipe.seed),
+        tokenizer=tokenizer,
+        chat=recipe.model.chat or "plain",
+        bos_id=None,
+        eos_id=end,
+        pad_id=tokenizer.token_to_id("<|endoftext|>"),
+        stop_ids=(end, tokenizer.token_to_id("<|endoftext|>")),
+    )
+
+
+def scratch_config(section: ScratchSection, tokenizer: Tokenizer | None = None) -> DecoderConfig:
+    """The shape of a new language model, in the Llama family."""
+    return DecoderConfig(
+        family="llama",
+        vocab_size=tokenizer.get_vocab_size() if tokenizer else section.vocab_size,
+        hidden_size=section.hidden_size,
+        layers=section.layers,
+        heads=section.heads,
+        kv_heads=section.kv_heads,
+        head_dim=section.hidden_size // section.heads,
+        ffn_size=section.ffn_size,
+        rms_eps=1e-5,
+        rope_theta=section.rope_theta,
+        rope_scaling=None,
+        max_positions=section.max_positions,
+        tied=True,
+    )
+
+
+def _random_tensors(config: DecoderConfig, seed: int) -> dict[str, torch.Tensor]:
+    """Normal with std 0.02, smaller where a layer writes to the residual stream (GPT-2)."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        if "norm" in name:
+            tensors[name] = torch.ones(shape)
+            continue
+        writes = ".out." in name or ".down." in name
+        std = 0.02 / math.sqrt(2 * config.layers) if writes else 0.02
+        tensors[name] = torch.randn(shape, generator=generator) * std
+    return tensors
+
+
+# -- data -------------------------------------------------------------------------------------
+
+
+def open_sources(
+    sources: Mapping[str, SourceSection], where: str, note: Note
+) -> list[tuple[Store, float]]:
+    """Prepares what is not prepared yet; leaves out optional sources that cannot be had.
+
+    Raises:
+        DataError, AssetError: a source that is not optional cannot be had.
+    """
+    opened = []
+    for name, section in sources.items():
+        try:
+            opened.append((open_source(section), section.weight))
+        except (AssetError, DataError) as error:
+            if not section.optional:
+                raise
+            note(f"{where}.sources.{name}: left out: {error}")
+    if not opened:
+        raise DataError(f"{where}: none of its sources can be had")
+    return opened
+
+
+def open_source(section: SourceSection) -> Store:
+    if section.path is not None:
+        return Store(Path(section.path))
+    assert section.source is not None
+    spec = SourceSpec(section.source, section.split, section.options)
+    return Store(prepare(spec, cache_dir() / "prepared"))
+
+
+def stage_data(
+    recipe: Recipe, name: str, sources: list[tuple[Store, float]], renderer: Renderer, pad_id: int
+) -> StageData:
+    """One of a recipe's data sets, packed for this model."""
+    section = recipe.data[name]
+    return StageData(
+        sources,
+        renderer,
+        sequence_length=section.sequence_length,
+        batch_size=section.batch_size // recipe.trainer.devices,
+        seed=recipe.seed,
+        pad_id=pad_id,
+    )
+
+
+# -- schedule ---------------------------------------------------------------------------------
+
+
+def build_schedule(recipe: Recipe, model: MonoModel, data: Mapping[str, StageData]) -> StageSchedule:
+    """The recipe's stages with their steps counted and their groups checked."""
+
+    def steps_of(name: str, duration: Duration) -> int:
+        if duration.unit == "steps":
+            return int(duration.value)
+        samples = duration.value
+        if duration.unit == "epochs":
+            samples *= data[name].samples
+        return data[name].plan.batches_for(math.ceil(samples), recipe.trainer.devices)
+
+    return build_stages(recipe, group_names(model), steps_of)
+
+
+def group_names(model: MonoModel) -> Iterable[str]:
+    return grouped(name for name, _ in model.named_parameters())
+
+
+def check_on_meta(recipe: Recipe) -> MonoModel | None:
+    """Builds the model without weights and checks placements and stages against it.
+
+    Returns:
+        The model on the meta device, or None where the backbone's shape is not known without
+        fetching it.
+
+    Raises:
+        RecipeError: a placement or a stage that does not fit the model.
+    """
+    decoder = known_shape(recipe)
+    if decoder is None:
+        return None
+    config = MonoConfig(
+        decoder, patchifier_config(recipe), experts_config(recipe, decoder.layers), None
+    )
+    with torch.device("meta"):
+        model = MonoModel(config)
+    build_stages(recipe, group_names(model), lambda _, duration: max(1, int(duration.value)))
+    return model
+
+
+def known_shape(recipe: Recipe) -> DecoderConfig | None:
+    """The backbone's shape as far as it can be read without loading weights."""
+    from lightning_mono.backbones.peek import peek_config
+
+    if recipe.model.scratch is not None:
+        return scratch_config(recipe.model.scratch)
+    name = recipe.model.backbone or ""
+    if name.startswith("recipe:"):
+        return known_shape(load_recipe(name.removeprefix("recipe:")))
+    return peek_config(name)

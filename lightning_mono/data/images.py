@@ -1,0 +1,147 @@
+"""Image files to square tiles, as InternVL cuts them.
+
+A picture larger than one tile is resized to the grid of tiles whose aspect ratio is nearest to its
+own, cut row by row, and may be followed by a thumbnail of the whole (InternVL 1.5, section 3.2).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lightning_mono.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_PIXELS = 64_000_000  # 192 MB of RGB; more is a mistake or a decompression bomb
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decodes an image file to upright RGB, transparency over white.
+
+    Args:
+        data: the encoded file.
+        name: the sample's id, for the message.
+
+    Raises:
+        DataError: not an image, damaged, truncated, or more than ``MAX_PIXELS``.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(f"{name}: image of {image.width}x{image.height} pixels is too large")
+        return _on_white(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: image is too large") from error
+    except _UNREADABLE as error:
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise DataError(f"{name}: cannot read image: {reason}") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip, not scale
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """Cuts images into tiles and normalises them.
+
+    Attributes:
+        size: side of a tile in pixels.
+        max_tiles: most tiles of a sample, without thumbnails; its images share them.
+        thumbnail: whether a picture of several tiles is followed by one of the whole.
+        mean: subtracted from each colour channel, which runs from 0 to 1.
+        std: divides each colour channel.
+    """
+
+    size: int
+    max_tiles: int = 1
+    thumbnail: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def grid(self, width: int, height: int, images: int = 1) -> tuple[int, int]:
+        """Columns and rows of tiles for a picture of this size in a sample of ``images``."""
+        ratio, area = width / height, width * height
+        best, least = (1, 1), float("inf")
+        for columns, rows in _grids(max(1, self.max_tiles // images)):
+            difference = abs(ratio - columns / rows)
+            roomy = area > 0.5 * self.size**2 * columns * rows
+            if difference < least or (difference == least and roomy):
+                best, least = (columns, rows), difference
+        return best
+
+    def tile_count(self, width: int, height: int, images: int = 1) -> int:
+        """Tiles of a picture of this size, its thumbnail included."""
+        columns, rows = self.grid(width, height, images)
+        count = columns * rows
+        return count + (self.thumbnail and count > 1)
+
+    def tiles(self, image: bytes | Image.Image, name: str = "image", images: int = 1) -> np.ndarray:
+        """Cuts one picture.
+
+        Args:
+            image: an encoded file, or a picture.
+            name: the sample's id, for messages.
+            images: how many pictures the sample has; they share ``max_tiles``.
+
+        Returns:
+            (tiles, size, size, 3) uint8.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        picture = decode(image, name) if isinstance(image, bytes) else _on_white(image)
+        columns, rows = self.grid(*picture.size, images)
+        whole = np.asarray(self._resized(picture, columns, rows))
+        tiles = whole.reshape(rows, self.size, columns, self.size, 3).swapaxes(1, 2)
+        tiles = tiles.reshape(rows * columns, self.size, self.size, 3)
+        if self.thumbnail and len(tiles) > 1:
+            tiles = np.concatenate([tiles, np.asarray(self._resized(picture, 1, 1))[None]])
+        return np.ascontiguousarray(tiles)
+
+    def normalise(self, tiles: np.ndarray) -> np.ndarray:
+        """(tiles, size, size, 3) uint8 to (tiles, 3, size, size) float32."""
+        std = np.asarray(self.std, np.float32)
+        scale, shift = 1 / (255 * std), np.asarray(self.mean, np.float32) / std
+        return np.ascontiguousarray((tiles * scale - shift).transpose(0, 3, 1, 2))
+
+    def __call__(self, image: bytes | Image.Image, name: str = "image") -> np.ndarray:
+        """One picture as the model takes it, (tiles, 3, size, size) float32."""
+        return self.normalise(self.tiles(image, name))
+
+    def stack(self, images: Sequence[bytes | Image.Image], name: str = "image") -> np.ndarray:
+        """All pictures of one sample, (tiles, size, size, 3) uint8; none gives 0 tiles."""
+        if not images:
+            return np.zeros((0, self.size, self.size, 3), np.uint8)
+        return np.concatenate([self.tiles(image, name, len(images)) for image in images])
+
+    def _resized(self, picture: Image.Image, columns: int, rows: int) -> Image.Image:
+        size = (columns * self.size, rows * self.size)
+        return picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
+
+
+@lru_cache
+def _grids(max_tiles: int) -> tuple[tuple[int, int], ...]:
+    """All (columns, rows) of at most ``max_tiles`` tiles, small ones first."""
+    sides = range(1, max_tiles + 1)
+    grids = [(columns, rows) for columns in sides for rows in sides if columns * rows <= max_tiles]
+    return tuple(sorted(grids, key=lambda grid: (grid[0] * grid[1], grid)))

@@ -1,0 +1,67 @@
+"""What a source yields and everything behind it reads: images, questions and answers, or text."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question with its answer.
+
+    Attributes:
+        question: what is asked, without any chat markup.
+        answer: what the model is to say.
+        kind: the type of question, for reports; may be empty.
+    """
+
+    question: str
+    answer: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images and text that share one context, and the exchanges about them.
+
+    Three shapes occur: images with exchanges; a text with exchanges, which share it ("reading");
+    a text alone, which is a document to be modelled from its first word to its last.
+
+    Attributes:
+        id: unique in its source and split.
+        images: encoded image files, in the order in which they are shown.
+        exchanges: independent of each other, unless ``dialogue``.
+        text: a document, or what the exchanges are about.
+        dialogue: each exchange follows upon the one before it and may refer to it.
+        sizes: (width, height) of each image in pixels, upright; preparation fills it in.
+    """
+
+    id: str
+    images: tuple[bytes, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+    text: str = ""
+    dialogue: bool = False
+    sizes: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A sample that could not be used, and why; counted and reported, never fatal."""
+
+    id: str
+    reason: str
+
+
+def held_out(key: str, share: float) -> bool:
+    """Whether ``key`` belongs to the held-out ``share`` (0 to 1); the same on every machine.
+
+    Args:
+        key: what must not be in both splits, such as a caption, not the number of a file.
+        share: the expected share of distinct keys that is held out.
+    """
+    digest = hashlib.sha256(key.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64

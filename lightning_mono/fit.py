@@ -1,0 +1,237 @@
+"""Runs a recipe: the only place that builds a Trainer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_mono import build
+from lightning_mono.backbones import Backbone, load_backbone, save_backbone
+from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
+from lightning_mono.callbacks.journal import JournalCallback
+from lightning_mono.callbacks.progress import StageProgress
+from lightning_mono.callbacks.retention import TextRetention, rows_of
+from lightning_mono.callbacks.stages import StageScheduler
+from lightning_mono.checkpoints.run import AtomicCheckpointIO, latest, read, step_of
+from lightning_mono.data.loader import StageData, StagedLoader, stage_loader
+from lightning_mono.data.store import Store
+from lightning_mono.evaluation.evaluate import evaluate
+from lightning_mono.inference import Assistant
+from lightning_mono.journal import Journal
+from lightning_mono.module import MonoModule
+from lightning_mono.params import GROUPS
+from lightning_mono.recipe import Recipe, merged_optim
+from lightning_mono.runs import RunFolder, dependency, open_run
+from lightning_mono.stages import StageSchedule
+from lightning_mono.strategies import build_strategy
+
+RETENTION_WIDTH = 128
+"""Tokens in a row of held-out text."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run leaves.
+
+    Attributes:
+        run: the run folder.
+        assistant: the trained model, ready to be asked.
+        metrics: what metrics.json holds; empty where the recipe measures nothing.
+    """
+
+    run: RunFolder
+    assistant: Assistant
+    metrics: dict[str, object]
+
+
+def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResult:
+    """Trains a recipe's stages, then measures what it asks for and writes the report.
+
+    Args:
+        recipe: what to run.
+        resume: go on with the run in the recipe's folder, if there is one.
+        fresh: delete that run first.
+
+    Raises:
+        UserError: the recipe does not fit the model, data cannot be had, a checkpoint cannot be
+            written or belongs to another recipe; nothing saved is lost.
+    """
+    started = time.monotonic()
+    build.check_on_meta(recipe)
+    run = open_run(recipe, resume=resume, fresh=fresh)
+    journal = Journal(run.journal)
+    session = Session(recipe, run, journal)
+    session.train()
+    metrics = evaluate(
+        recipe,
+        run,
+        session.assistant,
+        question_only=session.question_only(),
+        language_run=session.language_run,
+        started=started,
+    )
+    return FitResult(run, session.assistant, metrics)
+
+
+class Session:
+    """One process' work on a run: model and data are built, then trained as far as is left."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, journal: Journal) -> None:
+        self.recipe, self.run, self.journal = recipe, run, journal
+        self.language_run: Path | None = None
+        pl.seed_everything(recipe.seed, workers=True, verbose=False)
+        ready = self._ready_backbone()
+        with journal.part("prepare"):
+            stores = self._open_data()
+            backbone = ready or build.scratch_backbone(
+                recipe, {name: [store for store, _ in found] for name, found in stores.items()}
+            )
+            self.mono = build.build_model(recipe, backbone)
+            self.data = {
+                name: build.stage_data(recipe, name, found, self.mono.renderer, backbone.pad_id)
+                for name, found in stores.items()
+                if any(stage.data == name for stage in recipe.stages.values())
+            }
+            self._note_skipped()
+        self.assistant = Assistant(self.mono.model, self.mono.renderer, self.mono.chat)
+        self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
+        trained = {group for stage in self.schedule.stages for group in stage.train}
+        first = merged_optim(recipe, self.schedule.stages[0].name)
+        groups = [group for group in GROUPS if group in trained]
+        self.module = MonoModule(self.mono.model, groups, first)
+
+    def train(self) -> None:
+        """Trains from the newest checkpoint to the end, unless that is done; exports the model."""
+        newest = latest(self.run.checkpoints)
+        if newest is not None and step_of(newest) >= self.schedule.total_steps:
+            self.module.load_state_dict(read(newest)["state_dict"])
+        else:
+            with self.journal.part("train"):
+                self._train(newest)
+        self.mono.model.requires_grad_(False)
+        self.assistant.save(self.run.model)
+        if self.recipe.model.scratch is not None:
+            self._export_backbone()
+
+    def question_only(self) -> RunFolder | None:
+        """The run that saw the same questions without the images; it is made if need be."""
+        name = self.recipe.evaluation.question_only
+        if name is None:
+            return None
+        with self.journal.part("compare:question_only"):
+            return fit(dependency(name, self.recipe), resume=True).run
+
+    def _train(self, newest: Path | None) -> None:
+        recipe, schedule = self.recipe, self.schedule
+        callbacks: list[pl.Callback] = [StageProgress(schedule)]
+        text = self._retention_text()
+        if text is not None:
+            callbacks.append(TextRetention(text, self.journal, schedule, self.run.reference))
+        callbacks += [
+            StageScheduler(schedule, self.run.checkpoints, newest),
+            JournalCallback(self.journal, schedule, recipe.trainer.log_every),
+            PeriodicCheckpoint(self.run.checkpoints, recipe.trainer.checkpoint_every),
+        ]
+        section = recipe.trainer
+        trainer = pl.Trainer(
+            accelerator=section.accelerator,
+            devices=section.devices,
+            strategy=build_strategy(
+                section.strategy, section.kernel, section.accelerator, section.devices
+            ),
+            precision=section.precision,  # type: ignore[arg-type]
+            plugins=[AtomicCheckpointIO()],
+            max_steps=schedule.total_steps,
+            max_epochs=1,
+            logger=TensorBoardLogger(self.run.path, name="tensorboard", version=""),
+            callbacks=callbacks,
+            log_every_n_steps=section.log_every,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(self.module, self._loader(trainer), ckpt_path=newest)
+
+    def _loader(self, trainer: pl.Trainer) -> StagedLoader:
+        def batches(data: StageData, workers: int):  # type: ignore[no-untyped-def]
+            return lambda start: stage_loader(
+                data,
+                start=start,
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+                workers=workers,
+            )
+
+        return StagedLoader(
+            [
+                (batches(self.data[s.data], self.recipe.data[s.data].workers), s.steps)
+                for s in self.schedule.stages
+            ]
+        )
+
+    def _ready_backbone(self) -> Backbone | None:
+        """The backbone that exists, or that another recipe makes; None where this one makes it."""
+        name = self.recipe.model.backbone
+        if name is None:
+            return None
+        if not name.startswith("recipe:"):
+            return build.named_backbone(self.recipe)
+        inner = dependency(name.removeprefix("recipe:"), self.recipe)
+        with self.journal.part("language"):
+            run = fit(inner, resume=True).run
+        self.language_run = run.path
+        pl.seed_everything(self.recipe.seed, workers=True, verbose=False)
+        return load_backbone(str(run.backbone))
+
+    def _open_data(self) -> dict[str, list[tuple[Store, float]]]:
+        def note(line: str) -> None:
+            print(line, flush=True)
+
+        return {
+            name: build.open_sources(section.sources, f"data.{name}", note)
+            for name, section in self.recipe.data.items()
+        }
+
+    def _note_skipped(self) -> None:
+        """Says what will not be trained on: unreadable samples, and what does not fit."""
+        for name, data in self.data.items():
+            for store in data.stores:
+                manifest = store.manifest
+                if manifest["skipped_count"]:
+                    self._skipped(
+                        f"{manifest['source']}/{manifest['split']}",
+                        manifest["skipped_count"],
+                        manifest["skipped"][:5],
+                    )
+            if data.skipped:
+                examples = [{"id": s.id, "reason": s.reason} for s in data.skipped[:5]]
+                self._skipped(f"data.{name}", len(data.skipped), examples)
+
+    def _skipped(self, source: str, count: int, examples: list[dict[str, str]]) -> None:
+        self.journal.write("skipped", source=source, count=count, examples=examples)
+        first = examples[0]
+        print(f"{source}: {count} skipped, e.g. {first['id']}: {first['reason']}", flush=True)
+
+    def _retention_text(self):  # type: ignore[no-untyped-def]
+        section = self.recipe.evaluation
+        if section.retention_source is None:
+            return None
+        store = build.open_source(section.retention_source)
+        tokenizer = self.mono.renderer.tokenizer
+        ids: list[int] = []
+        for index in range(len(store)):
+            ids += tokenizer.encode(store[index].text + "\n\n", add_special_tokens=False).ids
+            if len(ids) >= section.retention_tokens:
+                break
+        return rows_of(ids, RETENTION_WIDTH, section.retention_tokens)
+
+    def _export_backbone(self) -> None:
+        backbone = self.mono.backbone
+        state = self.mono.model.state_dict()
+        backbone.tensors = {name: state[name] for name in backbone.tensors}
+        save_backbone(self.run.backbone, backbone)

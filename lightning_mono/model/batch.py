@@ -1,0 +1,106 @@
+"""The one shape in which tokens reach a model, packed or padded, for training or for prefill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_mono.model.layout import ModalityLayout
+
+
+@dataclass
+class Batch:
+    """Tokens with all that their attention, routing and loss need.
+
+    A row holds one or more *documents* (0 is padding). A document is a shared prefix (branch 0:
+    the image, a text) and any number of branches behind it (one a question); a branch sees the
+    prefix and itself, never its sisters, and its positions go on from the prefix's end.
+
+    Attributes:
+        input_ids: (batch, tokens) int64.
+        positions: rotary positions, (batch, tokens) int64.
+        documents: (batch, tokens) int32; 0 marks padding.
+        branches: (batch, tokens) int32; 0 marks a document's shared prefix.
+        layout: the tokens' modalities.
+        pixel_values: normalised tiles in reading order, (tiles, 3, size, size); 0 tiles allowed.
+        predict: flat positions (row * tokens + column) whose next token is supervised, (n,) int64.
+        targets: the ids of those next tokens, (n,) int64.
+        plain: every row is one unpadded document without branches: plain causal attention.
+        samples: ids of the samples inside, for messages.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    documents: Tensor
+    branches: Tensor
+    layout: ModalityLayout
+    pixel_values: Tensor
+    predict: Tensor
+    targets: Tensor
+    plain: bool = False
+    samples: list[str] = field(default_factory=list)
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        input_ids: Tensor,
+        positions: Tensor,
+        documents: Tensor,
+        branches: Tensor,
+        supervised: Tensor,
+        pixel_values: Tensor,
+        image_context_id: int | None,
+        samples: list[str] | None = None,
+    ) -> Batch:
+        """Derives layout and targets; ``supervised`` marks target tokens, (batch, tokens) bool.
+
+        Raises:
+            ValueError: a supervised token opens its row or document, so nothing predicts it.
+        """
+        visual = torch.zeros_like(supervised)
+        if image_context_id is not None:
+            visual = input_ids == image_context_id
+        target_at = supervised.reshape(-1).nonzero()[:, 0]
+        flat_documents = documents.reshape(-1)
+        opens_row = target_at % input_ids.shape[1] == 0
+        if bool((opens_row | (flat_documents[target_at - 1] != flat_documents[target_at])).any()):
+            raise ValueError("a supervised token has no token of its document before it")
+        return cls(
+            input_ids=input_ids,
+            positions=positions,
+            documents=documents,
+            branches=branches,
+            layout=ModalityLayout.from_mask(visual),
+            pixel_values=pixel_values,
+            predict=target_at - 1,
+            targets=input_ids.reshape(-1)[target_at],
+            plain=bool((documents == 1).all()) and not bool(branches.any()),
+            samples=samples or [],
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding; waits for the device."""
+        return int((self.documents != 0).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Moves every tensor, as Lightning asks of a batch."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        return Batch(
+            input_ids=move(self.input_ids),
+            positions=move(self.positions),
+            documents=move(self.documents),
+            branches=move(self.branches),
+            layout=self.layout.to(device),
+            pixel_values=move(self.pixel_values),
+            predict=move(self.predict),
+            targets=move(self.targets),
+            plain=self.plain,
+            samples=self.samples,
+        )

@@ -1,0 +1,83 @@
+"""What a monolithic multimodal LLM is made of, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from lightning_mono.backbones.config import DecoderConfig
+
+
+@dataclass(frozen=True)
+class PatchifierConfig:
+    """Conv patches, a position table, pixel shuffle and an MLP (Mono-InternVL, section 3.1).
+
+    Attributes:
+        image_size: side of a tile in pixels.
+        patch_size: side of a patch, and stride of the convolution, in pixels.
+        width: channels of a patch embedding before pixel shuffle.
+        merge: patches merged along each side, so merge**2 patches make one token.
+        order: reading order of the merged grid: v2 is row by row, v1 is the transposed order of
+            early InternVL checkpoints.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    merge: int = 2
+    order: Literal["v1", "v2"] = "v2"
+
+    def __post_init__(self) -> None:
+        if self.image_size % (self.patch_size * self.merge):
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size x merge = "
+                f"{self.patch_size * self.merge}"
+            )
+
+    @property
+    def grid(self) -> int:
+        """Tokens along one side of a tile."""
+        return self.image_size // (self.patch_size * self.merge)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """Layers that own visual weights, by kind. FFN: EViP. Attention (q, k, v, o): EViP++."""
+
+    ffn: tuple[int, ...] = ()
+    attention: tuple[int, ...] = ()
+    norms: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MonoConfig:
+    """A decoder, how pixels enter it, and where it has visual weights.
+
+    Attributes:
+        decoder: the language model's shape.
+        patchifier: None for a model that reads text only.
+        experts: layers with visual weights.
+        image_context_id: id of the placeholder that visual tokens take the place of.
+    """
+
+    decoder: DecoderConfig
+    patchifier: PatchifierConfig | None = None
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    image_context_id: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MonoConfig:
+        patchifier = data["patchifier"]
+        return cls(
+            decoder=DecoderConfig.from_dict(data["decoder"]),
+            patchifier=PatchifierConfig(**patchifier) if patchifier else None,
+            experts=ExpertsConfig(**{k: tuple(v) for k, v in data["experts"].items()}),
+            image_context_id=data["image_context_id"],
+        )

@@ -1,0 +1,78 @@
+"""One set of weights per modality, and the modules that differ by modality."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_mono.kernels import Kernel, gathered
+from lightning_mono.model.layout import ModalityLayout
+
+
+class Experts(nn.Module):
+    """Text weights with, where placed, visual weights beside them (MMoE, Mono-InternVL eq. 3).
+
+    The kernel is a plain attribute, not a module: exchanging it changes no parameter's name.
+    """
+
+    kernel: Kernel
+
+    def __init__(self, text: nn.Module, *, visual: bool) -> None:
+        super().__init__()
+        self.text = text
+        self.visual = copy.deepcopy(text) if visual else None
+        self.kernel = gathered
+
+    def copy_from_text(self) -> None:
+        """Makes the visual weights equal to the text weights, as they are before they learn."""
+        if self.visual is not None:
+            self.visual.load_state_dict(self.text.state_dict())
+
+    def forward(self, x: Tensor, layout: ModalityLayout) -> Tensor:
+        """(batch, tokens, width in) -> (batch, tokens, width out)."""
+        if self.visual is None:
+            return self.text(x)
+        y = self.kernel(x.reshape(-1, x.shape[-1]), layout, self.text, self.visual)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, with the mean square taken in fp32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return (F.rms_norm(wide, (x.shape[-1],), eps=self.eps)).to(x.dtype) * self.weight
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), without biases."""
+
+    def __init__(self, hidden_size: int, ffn_size: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, ffn_size, bias=False)
+        self.up = nn.Linear(hidden_size, ffn_size, bias=False)
+        self.down = nn.Linear(ffn_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class QKV(nn.Module):
+    """Query, key and value projections side by side: (rows, hidden) -> (rows, q + k + v)."""
+
+    def __init__(self, hidden_size: int, q_size: int, kv_size: int, *, bias: bool) -> None:
+        super().__init__()
+        self.q = nn.Linear(hidden_size, q_size, bias=bias)
+        self.k = nn.Linear(hidden_size, kv_size, bias=bias)
+        self.v = nn.Linear(hidden_size, kv_size, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)

@@ -1,0 +1,244 @@
+"""A decoder LLM in which each token is served by the weights of its modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_mono.model.attention import Context
+from lightning_mono.model.batch import Batch
+from lightning_mono.model.cache import KVCache
+from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.decoder import Block
+from lightning_mono.model.experts import Experts, RMSNorm
+from lightning_mono.model.mask import batch_mask
+from lightning_mono.model.patchifier import Patchifier
+from lightning_mono.model.positions import rotary_tables
+
+if TYPE_CHECKING:
+    from lightning_mono.backbones import Backbone
+
+
+@dataclass
+class MonoOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        logits: (batch, tokens, vocabulary).
+        loss: mean cross entropy of the next token over labels that are not -100, or None.
+        hidden_states: (batch, tokens, hidden) each: the embeddings, every layer's output, and
+            last the output of the final norm (which stands for the last layer's).
+        attentions: softmax weights by layer, (batch, heads, tokens, tokens) each, or None.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class MonoModel(nn.Module):
+    """A monolithic multimodal LLM, in plain PyTorch.
+
+    Without patchifier and experts it is the text LLM itself: the same modules, the same numbers.
+    """
+
+    def __init__(self, config: MonoConfig) -> None:
+        super().__init__()
+        self.config = config
+        decoder = config.decoder
+        self.embed = nn.Embedding(decoder.vocab_size, decoder.hidden_size)
+        self.patchifier = (
+            Patchifier(config.patchifier, decoder.hidden_size) if config.patchifier else None
+        )
+        self.layers = nn.ModuleList(Block(config, i) for i in range(decoder.layers))
+        self.norm = RMSNorm(decoder.hidden_size, decoder.rms_eps)
+        self.head = (
+            None
+            if decoder.tied
+            else nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+        )
+
+    # -- building ---------------------------------------------------------------------------
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: Backbone,
+        *,
+        patchifier: PatchifierConfig | None = None,
+        experts: ExpertsConfig | None = None,
+        image_context_id: int | None = None,
+    ) -> MonoModel:
+        """Turns a text LLM into a monolithic MLLM; experts start as copies of the text weights.
+
+        Rows that a larger vocabulary needs (image tokens) get the mean of the embeddings.
+        """
+        from lightning_mono.model.graft import graft  # composition over this class
+
+        return graft(backbone, patchifier, experts or ExpertsConfig(), image_context_id)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> MonoModel:
+        """Loads a folder that :meth:`save_pretrained` wrote."""
+        from lightning_mono.checkpoints.folder import load_model
+
+        return load_model(Path(folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and model.safetensors."""
+        from lightning_mono.checkpoints.folder import save_model
+
+        save_model(self, Path(folder))
+
+    def copy_experts_from_text(self) -> None:
+        """Sets every visual expert to its layer's text weights."""
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.copy_from_text()
+
+    # -- running ----------------------------------------------------------------------------
+
+    def embeddings(self, batch: Batch) -> Tensor:
+        """Word embeddings with visual tokens in their places: (batch, tokens, hidden)."""
+        x = self.embed(batch.input_ids)
+        if self.patchifier is None:
+            if batch.layout.visual.count:
+                raise ValueError("the model has no patchifier, but the batch has image tokens")
+            return x
+        visual = self.patchifier(batch.pixel_values).flatten(0, 1)
+        if visual.shape[0] != batch.layout.visual.count:
+            raise ValueError(
+                f"{batch.layout.visual.count} image tokens in the text, but "
+                f"{batch.pixel_values.shape[0]} tiles give {visual.shape[0]}"
+                + (f" (samples {', '.join(batch.samples[:3])})" if batch.samples else "")
+            )
+        flat = x.reshape(-1, x.shape[-1])
+        return flat.index_copy(0, batch.layout.visual.index, visual.to(x.dtype)).view_as(x)
+
+    def hidden(
+        self,
+        batch: Batch,
+        *,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        hidden_states: list[Tensor] | None = None,
+        attentions: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Runs the decoder: (batch, tokens, hidden) after the final norm.
+
+        Args:
+            mask: allowed pairs; by default those of the batch itself. Needed with a cache.
+            cache: where keys and values are kept.
+            hidden_states, attentions: lists to fill, a tensor a layer.
+        """
+        if cache is None:
+            mask = batch_mask(batch)
+        length = batch.input_ids.shape[1] + (cache.length if cache else 0)
+        cos, sin = rotary_tables(self.config.decoder, batch.positions, length)
+        context = Context(batch.layout, cos, sin, mask, cache, attentions)
+        x = self.embeddings(batch)
+        for layer in self.layers:
+            if hidden_states is not None:
+                hidden_states.append(x)
+            x = layer(x, context)
+        x = self.norm(x)
+        if hidden_states is not None:
+            hidden_states.append(x)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., hidden) -> (..., vocabulary). Ask only for the rows that are needed."""
+        if self.head is None:
+            return F.linear(hidden, self.embed.weight)
+        return self.head(hidden)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        tiles_per_sample: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> MonoOutput:
+        """Reads a padded batch and gives logits everywhere.
+
+        Args:
+            input_ids: (batch, tokens) int64, image tokens at their places.
+            pixel_values: tiles of all samples in order, (tiles, 3, size, size).
+            attention_mask: 1 where a token is real, 0 where it is padding on either side.
+            labels: (batch, tokens), -100 where nothing is predicted; shifted in here.
+            tiles_per_sample: (batch,) how many tiles are whose; checked where given.
+            output_hidden_states, output_attentions: also return these.
+        """
+        batch = self.batch(input_ids, pixel_values, attention_mask, tiles_per_sample)
+        states: list[Tensor] | None = [] if output_hidden_states else None
+        attentions: list[Tensor] | None = [] if output_attentions else None
+        hidden = self.hidden(batch, hidden_states=states, attentions=attentions)
+        logits = self.logits(hidden)
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+            )
+        return MonoOutput(
+            logits,
+            loss,
+            tuple(states) if states is not None else None,
+            tuple(attentions) if attentions is not None else None,
+        )
+
+    def batch(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        tiles_per_sample: Tensor | None = None,
+    ) -> Batch:
+        """Makes a batch of one document a row from padded ids; the mask marks real tokens."""
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        if pixel_values is None:
+            size = self.config.patchifier.image_size if self.config.patchifier else 0
+            pixel_values = torch.zeros(0, 3, size, size, device=input_ids.device)
+        batch = Batch.build(
+            input_ids=input_ids,
+            positions=(real.cumsum(1) - 1).clamp(min=0),
+            documents=real.int(),
+            branches=torch.zeros_like(input_ids, dtype=torch.int32),
+            supervised=torch.zeros_like(input_ids, dtype=torch.bool),
+            pixel_values=pixel_values,
+            image_context_id=self.config.image_context_id,
+        )
+        if tiles_per_sample is not None and self.config.patchifier is not None:
+            asked = batch.layout.mask.sum(1)
+            given = tiles_per_sample.to(asked.device) * self.config.patchifier.tokens_per_tile
+            if not torch.equal(asked, given.to(asked.dtype)):
+                raise ValueError(
+                    f"image tokens per sample are {asked.tolist()}, but the tiles given make "
+                    f"{given.tolist()}"
+                )
+        return batch
+
+    def generate(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """New token ids, (batch, new); see :func:`lightning_mono.model.generate.generate`."""
+        from lightning_mono.model.generate import generate
+
+        return generate(self, input_ids, *args, **kwargs)
+
+    def stream(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
+        """Yields (batch,) ids as they come; see :func:`lightning_mono.model.generate.stream`."""
+        from lightning_mono.model.generate import stream
+
+        return stream(self, input_ids, *args, **kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device

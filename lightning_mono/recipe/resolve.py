@@ -1,0 +1,60 @@
+"""From what a recipe says to what it means: merged optimizer settings, stages with step counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_mono.errors import RecipeError
+from lightning_mono.params import expand
+from lightning_mono.recipe.schema import OptimSection, Recipe
+from lightning_mono.stages import Duration, Optim, Stage, StageSchedule
+
+
+def merged_optim(recipe: Recipe, stage: str) -> Optim:
+    """The recipe's optimizer settings with the keys that a stage overrides.
+
+    Raises:
+        RecipeError: an unknown key or a wrong type, with its full path.
+    """
+    base = OmegaConf.structured(recipe.optim)
+    try:
+        merged = OmegaConf.merge(base, recipe.stages[stage].optim)
+    except OmegaConfBaseException as error:
+        text = " ".join(str(error).split("\n")[0].split())
+        raise RecipeError(f"stages.{stage}.optim.{error.full_key}: {text}") from error
+    section = cast(OptimSection, OmegaConf.to_object(merged))
+    values = asdict(section)
+    values["betas"] = tuple(section.betas)
+    return Optim(**values)
+
+
+def build_stages(
+    recipe: Recipe,
+    groups: Iterable[str],
+    steps_of: Callable[[str, Duration], int],
+) -> StageSchedule:
+    """Resolves every stage of a recipe.
+
+    Args:
+        groups: parameter groups that the model holds.
+        steps_of: optimizer steps that a duration means on a data set (by its name).
+    """
+    present = tuple(groups)
+    stages = []
+    for name, section in recipe.stages.items():
+        stages.append(
+            Stage(
+                name=name,
+                steps=steps_of(section.data, Duration.parse(section.duration)),
+                train=expand(section.train, present, f"stages.{name}.train"),
+                data=section.data,
+                optim=merged_optim(recipe, name),
+                lr_scale=dict(section.lr_scale),
+            )
+        )
+    return StageSchedule(tuple(stages)).cut(recipe.trainer.max_steps)

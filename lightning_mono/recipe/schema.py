@@ -1,0 +1,205 @@
+"""A recipe's sections: every key with its type, its default and what it means.
+
+Imports neither torch nor Lightning, so that reading and checking recipes is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING: Any = "???"
+
+
+@dataclass
+class PatchifierSection:
+    """How pixels become visual tokens."""
+
+    kind: str = "conv"
+    """conv: strided convolution, position table, pixel shuffle, MLP (Mono-InternVL)."""
+    patch_size: int = 14
+    """Side of a patch in pixels."""
+    width: int = 1024
+    """Channels of a patch embedding."""
+    merge: int = 2
+    """Patches merged along each side: merge**2 patches make one token."""
+
+
+@dataclass
+class ExpertsSection:
+    """Which layers own visual weights: all, none, first:N, last:N, every:N, A-B, or a list."""
+
+    ffn: Any = "all"
+    attention: Any = "none"
+    norms: Any = "none"
+
+
+@dataclass
+class ScratchSection:
+    """A backbone trained from scratch: its shape, and the text its tokenizer is learnt from."""
+
+    layers: int = MISSING
+    hidden_size: int = MISSING
+    heads: int = MISSING
+    kv_heads: int = MISSING
+    ffn_size: int = MISSING
+    vocab_size: int = MISSING
+    """Size of the byte-level BPE that is learnt from the text."""
+    tokenizer_data: str = MISSING
+    """Name of the data set in ``data`` whose text the tokenizer is learnt from."""
+    rope_theta: float = 10_000.0
+    max_positions: int = 2048
+
+
+@dataclass
+class ModelSection:
+    """The language model, and what makes it see."""
+
+    backbone: str | None = None
+    """smollm2-135m, a Hugging Face-layout folder, a GGUF file, a hub id, or recipe:NAME."""
+    scratch: ScratchSection | None = None
+    """Instead of a backbone: a new language model."""
+    patchifier: PatchifierSection | None = None
+    """Leave out for a model that reads text only."""
+    experts: ExpertsSection = field(default_factory=ExpertsSection)
+    chat: str | None = None
+    """Chat template: chatml or plain; by default the backbone's own."""
+
+
+@dataclass
+class ImageSection:
+    """Image tiles."""
+
+    size: int = 448
+    """Side of a tile in pixels."""
+    max_tiles: int = 1
+    """At most so many tiles an image (InternVL dynamic tiling); 1 resizes to one square."""
+    thumbnail: bool = False
+    """Add the whole picture as a last tile where there are several."""
+
+
+@dataclass
+class OptimSection:
+    """Optimizer and learning rate; a stage may override single keys."""
+
+    name: str = "adamw"
+    lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    grad_clip: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    warmup_steps: int = 0
+    schedule: str = "constant"
+    """constant or cosine, over each stage."""
+    min_lr_ratio: float = 0.0
+    """Where cosine ends, as a share of lr."""
+
+
+@dataclass
+class SourceSection:
+    """Where samples come from."""
+
+    source: str | None = None
+    """A built-in source (lightning-mono ls names them)."""
+    path: str | None = None
+    """Or a folder already prepared into chunks."""
+    split: str = "train"
+    weight: float = 1.0
+    """Share of the mixture, relative to the other sources."""
+    optional: bool = False
+    """Go on without it, saying so, where it cannot be had."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of the source itself."""
+
+
+@dataclass
+class DataSection:
+    """A mixture of sources, packed into sequences."""
+
+    sources: dict[str, SourceSection] = field(default_factory=dict)
+    sequence_length: int = 2048
+    """Tokens in a packed sequence, at most."""
+    batch_size: int = 8
+    """Sequences in an optimizer step, over all devices."""
+    workers: int = 0
+    """Processes that decode and tokenize; the order of samples does not depend on it."""
+
+
+@dataclass
+class StageSection:
+    """One stage of the curriculum."""
+
+    duration: str = MISSING
+    """300 steps, 900_000 samples or 2 epochs."""
+    train: list[str] = MISSING
+    """Parameter groups that learn: patchifier, experts.ffn, experts.attention, attention, ..."""
+    data: str = MISSING
+    """Name of a data set in ``data``."""
+    optim: dict[str, Any] = field(default_factory=dict)
+    """Keys of ``optim`` that differ in this stage."""
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    """Factor on the learning rate, by parameter group."""
+
+
+@dataclass
+class TrainerSection:
+    """How the run is executed."""
+
+    strategy: str = "auto"
+    """auto, mono_single or mono_ddp."""
+    kernel: str = "auto"
+    """How tokens reach their experts: auto, gathered or masked_dense."""
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    """32-true, bf16-mixed or bf16-true; fp16 overflows in these models."""
+    max_steps: int | None = None
+    """Stop after so many steps of the whole schedule."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints; each stage's end is saved as well."""
+    log_every: int = 10
+
+
+@dataclass
+class BenchmarkSection:
+    """Questions with gold answers, answered greedily and compared."""
+
+    source: str = MISSING
+    split: str = "test"
+    options: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    """Only the first N questions; the report says so."""
+    batch_size: int = 64
+    max_new_tokens: int = 8
+
+
+@dataclass
+class EvaluationSection:
+    """What is measured when training is done; the report shows it."""
+
+    benchmark: BenchmarkSection | None = None
+    question_only: str | None = None
+    """A recipe that trains on the same questions without the images, to compare with."""
+    retention_source: SourceSection | None = None
+    """Held-out text for perplexity before and after each stage."""
+    retention_tokens: int = 4096
+    quiz: bool = False
+    """Also the four-way quiz of general knowledge (needs a Debian package)."""
+
+
+@dataclass
+class Recipe:
+    """A whole experiment."""
+
+    name: str = MISSING
+    seed: int = 0
+    out: str = "runs/${name}"
+    """Run folder."""
+    model: ModelSection = field(default_factory=ModelSection)
+    image: ImageSection = field(default_factory=ImageSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    data: dict[str, DataSection] = field(default_factory=dict)
+    stages: dict[str, StageSection] = field(default_factory=dict)
+    trainer: TrainerSection = field(default_factory=TrainerSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)

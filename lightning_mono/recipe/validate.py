@@ -1,0 +1,232 @@
+"""All that can be wrong with a recipe and can be known without building anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from lightning_mono.errors import RecipeError
+from lightning_mono.params import ALIASES, GROUPS
+from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection
+from lightning_mono.stages import Duration
+
+SOURCES = (
+    "easy_vqa",
+    "easy_vqa_blind",
+    "easy_vqa_captions",
+    "easy_vqa_reading",
+    "art4apps",
+    "tuxpaint",
+    "stdlib_docs",
+    "text_files",
+    "jsonl",
+)
+KERNELS = ("auto", "masked_dense", "gathered")
+STRATEGIES = ("auto", "mono_single", "mono_ddp")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
+
+
+def problems(recipe: Recipe) -> list[str]:
+    """Every problem, each one line that starts with the key; an empty list means it can run."""
+    return [
+        *_model(recipe),
+        *_data(recipe),
+        *_stages(recipe),
+        *_trainer(recipe),
+        *_evaluation(recipe),
+    ]
+
+
+def _choice(key: str, value: str, allowed: tuple[str, ...]) -> Iterator[str]:
+    if value not in allowed:
+        near = get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield f"{key}: {value!r} is none of {', '.join(allowed)}{hint}"
+
+
+def _positive(section: object, prefix: str, *keys: str) -> Iterator[str]:
+    for key in keys:
+        if getattr(section, key) <= 0:
+            yield f"{prefix}.{key}: {getattr(section, key)} must be above 0"
+
+
+def _model(recipe: Recipe) -> Iterator[str]:
+    model = recipe.model
+    if (model.backbone is None) == (model.scratch is None):
+        yield "model: name a backbone, or describe a new one under scratch; one of the two"
+    if model.chat is not None:
+        yield from _choice("model.chat", model.chat, ("chatml", "plain"))
+    if model.backbone is not None:
+        yield from _backbone(model.backbone)
+    if model.scratch is not None:
+        yield from _positive(
+            model.scratch,
+            "model.scratch",
+            *("layers", "hidden_size", "heads", "kv_heads", "ffn_size", "vocab_size"),
+        )
+        if model.scratch.tokenizer_data not in recipe.data:
+            yield f"model.scratch.tokenizer_data: no data set {model.scratch.tokenizer_data!r}"
+        if model.scratch.kv_heads > 0 and model.scratch.heads % model.scratch.kv_heads:
+            yield "model.scratch.heads: must be a multiple of kv_heads"
+        if model.scratch.heads > 0 and model.scratch.hidden_size % (2 * model.scratch.heads):
+            yield "model.scratch.hidden_size: must be a multiple of 2 x heads"
+    yield from _patchifier(recipe)
+    yield from _placements(recipe)
+
+
+def _backbone(name: str) -> Iterator[str]:
+    if name.startswith("recipe:"):
+        from lightning_mono.recipe.load import find_recipe
+
+        try:
+            find_recipe(name.removeprefix("recipe:"))
+        except RecipeError as error:
+            yield f"model.backbone: {error}"
+    elif name.endswith(".gguf") or name.startswith((".", "/", "~")):
+        if not Path(name).expanduser().exists():
+            yield f"model.backbone: {name} does not exist"
+
+
+def _patchifier(recipe: Recipe) -> Iterator[str]:
+    section = recipe.model.patchifier
+    if section is None:
+        return
+    yield from _choice("model.patchifier.kind", section.kind, ("conv",))
+    yield from _positive(section, "model.patchifier", "patch_size", "width", "merge")
+    yield from _positive(recipe.image, "image", "size", "max_tiles")
+    side = section.patch_size * section.merge
+    if side > 0 and recipe.image.size % side:
+        yield (
+            f"image.size: {recipe.image.size} is no multiple of patch_size x merge = {side}; "
+            f"{max(1, recipe.image.size // side) * side} is"
+        )
+
+
+def _placements(recipe: Recipe) -> Iterator[str]:
+    """Checks the words; against the number of layers where the recipe itself says it."""
+    from lightning_mono.placement import layers_of
+
+    layers = recipe.model.scratch.layers if recipe.model.scratch else 10**6
+    for kind in ("ffn", "attention", "norms"):
+        try:
+            layers_of(getattr(recipe.model.experts, kind), layers)
+        except (ValueError, TypeError) as error:
+            yield f"model.experts.{kind}: {error}"
+
+
+def _data(recipe: Recipe) -> Iterator[str]:
+    for name, section in recipe.data.items():
+        key = f"data.{name}"
+        if not section.sources:
+            yield f"{key}.sources: empty; a data set needs at least one source"
+        yield from _positive(section, key, "sequence_length", "batch_size")
+        if section.batch_size > 0 and section.batch_size % max(1, recipe.trainer.devices):
+            yield f"{key}.batch_size: must be a multiple of trainer.devices"
+        if section.workers < 0:
+            yield f"{key}.workers: must be 0 or more"
+        for source_name, source in section.sources.items():
+            yield from _source(f"{key}.sources.{source_name}", source)
+
+
+def _source(key: str, source: SourceSection) -> Iterator[str]:
+    if (source.source is None) == (source.path is None):
+        yield f"{key}: name a source or a path; one of the two"
+    if source.source is not None:
+        yield from _choice(f"{key}.source", source.source, SOURCES)
+        path = source.options.get("path")
+        if source.source in ("text_files", "jsonl") and path is None:
+            yield f"{key}.options.path: {source.source} needs the path of its files"
+        elif path is not None and not Path(path).expanduser().exists():
+            yield f"{key}.options.path: {path} does not exist"
+    if source.path is not None and not (Path(source.path) / "index.json").is_file():
+        yield f"{key}.path: {source.path} holds no prepared chunks (no index.json)"
+    if source.weight <= 0:
+        yield f"{key}.weight: {source.weight} must be above 0"
+
+
+def _stages(recipe: Recipe) -> Iterator[str]:
+    from lightning_mono.recipe.resolve import merged_optim
+
+    if not recipe.stages:
+        yield "stages: empty; a recipe needs at least one stage"
+    for name, section in recipe.stages.items():
+        key = f"stages.{name}"
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            yield f"{key}: use letters, digits, '_', '-' and '.' in a stage's name"
+        try:
+            Duration.parse(section.duration)
+        except ValueError as error:
+            yield f"{key}.duration: {error}"
+        if not section.train:
+            yield f"{key}.train: empty; a stage that trains nothing does nothing"
+        for word in section.train:
+            yield from _choice(f"{key}.train", word, (*GROUPS, *ALIASES))
+        for word in section.lr_scale:
+            yield from _choice(f"{key}.lr_scale", word, tuple(GROUPS))
+        yield from _choice(f"{key}.data", section.data, tuple(recipe.data))
+        try:
+            optim = merged_optim(recipe, name)
+        except RecipeError as error:
+            yield str(error)
+            continue
+        yield from _choice(f"{key}.optim.name", optim.name, ("adamw",))
+        yield from _choice(f"{key}.optim.schedule", optim.schedule, ("constant", "cosine"))
+        if optim.lr <= 0:
+            yield f"{key}.optim.lr: {optim.lr} must be above 0"
+        yield from _trainable(recipe, name)
+
+
+def _trainable(recipe: Recipe, stage: str) -> Iterator[str]:
+    """Groups that the recipe's own model section rules out."""
+    lacking = {
+        "patchifier": recipe.model.patchifier is None,
+        **{
+            f"experts.{kind}": getattr(recipe.model.experts, kind) in ("none", [])
+            for kind in ("ffn", "attention", "norms")
+        },
+    }
+    for word in recipe.stages[stage].train:
+        if lacking.get(word):
+            yield f"stages.{stage}.train: the model has no {word!r}; see the model section"
+
+
+def _trainer(recipe: Recipe) -> Iterator[str]:
+    trainer = recipe.trainer
+    yield from _choice("trainer.strategy", trainer.strategy, STRATEGIES)
+    yield from _choice("trainer.kernel", trainer.kernel, KERNELS)
+    if "16" in trainer.precision and not trainer.precision.startswith("bf16"):
+        yield "trainer.precision: fp16 overflows in these models; use bf16-mixed or 32-true"
+    else:
+        yield from _choice("trainer.precision", trainer.precision, PRECISIONS)
+    yield from _positive(trainer, "trainer", "devices", "checkpoint_every", "log_every")
+    if trainer.max_steps is not None and trainer.max_steps <= 0:
+        yield "trainer.max_steps: must be above 0; leave it out to run the whole schedule"
+    if trainer.devices > 1 and trainer.strategy == "mono_single":
+        yield "trainer.strategy: mono_single runs on one device; use mono_ddp"
+
+
+def _evaluation(recipe: Recipe) -> Iterator[str]:
+    section = recipe.evaluation
+    if section.benchmark is not None:
+        yield from _benchmark(section.benchmark)
+    if section.retention_source is not None:
+        yield from _source("evaluation.retention_source", section.retention_source)
+    if section.question_only is not None:
+        from lightning_mono.recipe.load import find_recipe
+
+        if section.benchmark is None:
+            yield "evaluation.question_only: needs evaluation.benchmark to be compared on"
+        try:
+            find_recipe(section.question_only)
+        except RecipeError as error:
+            yield f"evaluation.question_only: {error}"
+
+
+def _benchmark(section: BenchmarkSection) -> Iterator[str]:
+    key = "evaluation.benchmark"
+    yield from _choice(f"{key}.source", section.source, SOURCES)
+    yield from _positive(section, key, "batch_size", "max_new_tokens")
+    if section.limit is not None and section.limit <= 0:
+        yield f"{key}.limit: must be above 0; leave it out to ask every question"

@@ -1,0 +1,114 @@
+"""A run folder: where everything lies, and when it may be written to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lightning_mono.checkpoints.atomic import replacing
+from lightning_mono.errors import RecipeError
+from lightning_mono.recipe import Recipe, load_recipe, to_yaml
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, by name."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def reference(self) -> Path:
+        """Logits of text-only prompts before the first step."""
+        return self.path / "retention.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The trained model; it is there when training is done."""
+        return self.path / "model"
+
+    @property
+    def backbone(self) -> Path:
+        """The trained language model in Hugging Face layout, where the recipe makes one."""
+        return self.path / "backbone"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def trained(self) -> bool:
+        return (self.model / "config.json").is_file()
+
+
+def open_run(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> RunFolder:
+    """Opens the folder that a recipe writes to.
+
+    Args:
+        resume: go on with what is there, if anything.
+        fresh: delete what is there.
+
+    Raises:
+        RecipeError: there is a run already, and neither was asked for.
+    """
+    run = RunFolder(Path(recipe.out).expanduser())
+    follower = int(os.environ.get("LOCAL_RANK", "0")) > 0
+    if run.recipe.exists() and not follower:
+        if fresh:
+            shutil.rmtree(run.path)
+        elif not resume:
+            raise RecipeError(
+                f"{run.path} holds a run already: go on with --resume, start anew with --fresh, "
+                "or write elsewhere with out=FOLDER"
+            )
+    if not follower:
+        with replacing(run.recipe) as temporary:
+            temporary.write_text(to_yaml(recipe), encoding="utf-8")
+    return run
+
+
+def run_of(path: str | Path) -> tuple[RunFolder, Recipe]:
+    """A run that exists, with the recipe it was made by.
+
+    Raises:
+        RecipeError: the folder is no run.
+    """
+    run = RunFolder(Path(path))
+    if not run.recipe.is_file():
+        raise RecipeError(f"{path} is no run folder: it has no recipe.yaml")
+    return run, load_recipe(run.recipe)
+
+
+def dependency(name: str, recipe: Recipe) -> Recipe:
+    """A recipe that another one builds on, with a folder of its own beside the other's.
+
+    The folder's name carries a hash of the recipe, so that a changed recipe runs anew and an
+    unchanged one runs once, however many others build on it.
+    """
+    inner = load_recipe(name)
+    inner.trainer.accelerator = recipe.trainer.accelerator
+    blank = replace(inner, out="")
+    digest = hashlib.sha256(to_yaml(blank).encode()).hexdigest()[:8]
+    return replace(inner, out=str(Path(recipe.out).parent / f"{inner.name}-{digest}"))
