@@ -16,9 +16,14 @@ from lightning_mono.stages import StageSchedule
 
 
 class StageProgress(ProgressBar):
-    """A bar over the whole schedule; where there is no terminal, a line every ``seconds``."""
+    """A bar over the whole schedule; where there is no terminal, a line now and then.
 
-    def __init__(self, schedule: StageSchedule, seconds: float = 15.0) -> None:
+    Args:
+        schedule: the run's stages.
+        seconds: between two lines where standard error is no terminal.
+    """
+
+    def __init__(self, schedule: StageSchedule, seconds: float = 20.0) -> None:
         super().__init__()
         self.schedule = schedule
         self.seconds = seconds
@@ -27,26 +32,20 @@ class StageProgress(ProgressBar):
 
     @override
     def disable(self) -> None:
-        self._bar = None
+        """Lightning calls this on all ranks but the first."""
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=self.schedule.total_steps,
-            initial=trainer.global_step,
-            unit="step",
-            mininterval=0.2 if terminal else self.seconds,
-            maxinterval=self.seconds,
-            dynamic_ncols=terminal,
-            ncols=None if terminal else 100,
-            ascii=not terminal,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar:20}| {postfix} left {remaining}",
-            file=sys.stderr,
-        )
-        self._tokens, self._start = 0, time.monotonic()
+        self._started = self._shown = time.monotonic()
+        self._first, self._tokens = trainer.global_step, 0
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=self.schedule.total_steps,
+                initial=trainer.global_step,
+                dynamic_ncols=True,
+                bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}",
+                file=sys.stderr,
+            )
 
     @override
     def on_train_batch_end(
@@ -57,19 +56,20 @@ class StageProgress(ProgressBar):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        bar = self._bar
-        if bar is None:
-            return
         self._tokens += batch.tokens * trainer.world_size
-        done = trainer.global_step - bar.n
-        due = time.time() - bar.last_print_t >= bar.mininterval
-        if due or trainer.global_step >= self.schedule.total_steps:
-            stage = self.schedule.at(trainer.global_step - 1)
-            rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
-            bar.set_description_str(f"{stage.name:>12}", refresh=False)
-            loss = float(outputs["loss"])
-            bar.set_postfix_str(f"loss {loss:.3f} {rate:,.0f} tok/s", refresh=False)
-        bar.update(done)
+        now, step = time.monotonic(), trainer.global_step
+        pause = 0.2 if self._bar is not None else self.seconds
+        if not trainer.is_global_zero or (
+            now - self._shown < pause and step not in self.schedule.ends
+        ):
+            return
+        self._shown = now
+        line = self._line(step, float(outputs["loss"]), now - self._started)
+        if self._bar is None:
+            print(f"{line}  {step}/{self.schedule.total_steps}", file=sys.stderr, flush=True)
+            return
+        self._bar.set_description_str(line, refresh=False)
+        self._bar.update(step - self._bar.n)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -80,6 +80,15 @@ class StageProgress(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         self._close()
+
+    def _line(self, step: int, loss: float, seconds: float) -> str:
+        stage = self.schedule.at(step - 1).name
+        left = (self.schedule.total_steps - step) * seconds / max(1, step - self._first)
+        rate = self._tokens / max(seconds, 1e-9)
+        return (
+            f"{stage:>10}  loss {loss:6.3f}  {rate:8,.0f} tokens/s  "
+            f"{int(left) // 60:d}:{int(left) % 60:02d} left"
+        )
 
     def _close(self) -> None:
         if self._bar is not None:

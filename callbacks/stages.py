@@ -135,8 +135,8 @@ def set_trainable(module: MonoModule, groups: Iterable[str]) -> list[Any]:
 
     A frozen parameter loses its gradient as well: an optimizer would step on a stale one.
     """
-    wanted = set(groups)
-    names = {n for group, members in module.group_names().items() if group in wanted for n in members}
+    members = module.group_names()
+    names = {name for group in groups for name in members[group]}
     frozen = []
     for name, parameter in module.model.named_parameters():
         learns = canonical(name) in names

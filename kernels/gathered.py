@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-
 from lightning_mono.kernels.contract import keep_in_graph
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from lightning_mono.model.layout import ModalityLayout

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from torch import nn
-
-from lightning_mono.errors import RecipeError
 from lightning_mono.kernels.contract import Kernel, Routed
 from lightning_mono.kernels.gathered import gathered
 from lightning_mono.kernels.masked_dense import masked_dense
+from torch import nn
+
+from lightning_mono.errors import RecipeError
 
 KERNELS: Mapping[str, Kernel] = MappingProxyType(
     {"masked_dense": masked_dense, "gathered": gathered}

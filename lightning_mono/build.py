@@ -109,7 +109,8 @@ def scratch_backbone(recipe: Recipe, stores: Mapping[str, list[Store]]) -> Backb
     )
     tokenizer = train_bpe(texts, section.vocab_size)
     config = scratch_config(section, tokenizer)
-    end = tokenizer.token_to_id("<|im_end|>")
+    ids = tokenizer.get_vocab()
+    end, end_of_text = ids["<|im_end|>"], ids["<|endoftext|>"]
     return Backbone(
         name=recipe.name,
         config=config,
@@ -118,8 +119,8 @@ def scratch_backbone(recipe: Recipe, stores: Mapping[str, list[Store]]) -> Backb
         chat=recipe.model.chat or "plain",
         bos_id=None,
         eos_id=end,
-        pad_id=tokenizer.token_to_id("<|endoftext|>"),
-        stop_ids=(end, tokenizer.token_to_id("<|endoftext|>")),
+        pad_id=end_of_text,
+        stop_ids=(end, end_of_text),
     )
 
 
@@ -206,7 +207,9 @@ def stage_data(
 # -- schedule ---------------------------------------------------------------------------------
 
 
-def build_schedule(recipe: Recipe, model: MonoModel, data: Mapping[str, StageData]) -> StageSchedule:
+def build_schedule(
+    recipe: Recipe, model: MonoModel, data: Mapping[str, StageData]
+) -> StageSchedule:
     """The recipe's stages with their steps counted and their groups checked."""
 
     def steps_of(name: str, duration: Duration) -> int:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_mono.errors import UserError
 
@@ -40,7 +41,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     from lightning_mono.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    from lightning_mono.fit import fit
+    from lightning_mono.training import fit
 
     result = fit(recipe, resume=arguments.resume, fresh=arguments.fresh)
     if arguments.json:
@@ -176,7 +177,7 @@ def _image(path: str) -> bytes:
     return data
 
 
-def _sampling(arguments: argparse.Namespace) -> dict[str, float | int | None]:
+def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "temperature": arguments.temperature,
         "top_p": arguments.top_p,

@@ -36,7 +36,7 @@ def measure(store: Store, renderer: Renderer, max_length: int) -> Lengths:
         max_length: most tokens of a sample.
     """
     path = store.folder / f"lengths-{renderer.fingerprint}-{max_length}.npy"
-    table = _load(path, len(store))
+    table = _load(path)
     if table is None:
         pairs = [renderer.length(store[index], max_length) for index in range(len(store))]
         table = np.array(pairs, np.int32)
@@ -45,12 +45,12 @@ def measure(store: Store, renderer: Renderer, max_length: int) -> Lengths:
     return Lengths(table[:, 0], table[:, 1])
 
 
-def _load(path: Path, samples: int) -> np.ndarray | None:
+def _load(path: Path) -> np.ndarray | None:
     try:
-        table = np.load(path)
-    except (OSError, ValueError, EOFError):
+        table: np.ndarray = np.load(path)
+    except (OSError, ValueError, EOFError):  # not there yet, or damaged
         return None
-    return table if table.shape == (samples, 2) else None
+    return table
 
 
 def _save(path: Path, table: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from lightning_mono.errors import DataError
 Item = tuple[int, int]  # the number of a source, the number of a sample in it
 Pack = list[Item]  # samples that share a row
 
-OPEN_PACKS = 32  # rows that wait for samples that fit
+OPEN_ROWS = 64  # rows that wait for samples that fit
 WINDOW_CHUNKS = 16  # chunks that are shuffled together, and so are read at a time
 
 
@@ -135,21 +135,25 @@ def pack(items: Iterable[tuple[Item, int]], room: int, shortest: int = 1) -> Ite
         shortest: the least length that occurs; a row with less room left is full.
 
     Yields:
-        Rows, each as soon as it is full or as it is the oldest of too many; what is still open
-        when the items end comes last, oldest first. Each item is in exactly one row.
+        Rows, each as soon as it is full or ``OPEN_ROWS`` rows were opened after it; what is still
+        open when the items end comes last, oldest first. Each item is in exactly one row.
     """
-    rows: dict[int, Pack] = {}  # open rows, oldest first
+    rows: dict[int, Pack] = {}  # open rows by number, oldest first
     left: list[tuple[int, int]] = []  # (room left, number of the row), sorted
-    for number, (item, length) in enumerate(items):
+    opened = 0
+    for item, length in items:
         at = bisect_left(left, (length, -1))
-        remaining, row = left.pop(at) if at < len(left) else (room, number)
+        if at < len(left):
+            remaining, row = left.pop(at)
+        else:
+            remaining, row, opened = room, opened, opened + 1
         rows.setdefault(row, []).append(item)
         if remaining - length < shortest:
             yield rows.pop(row)
-            continue
-        insort(left, (remaining - length, row))
-        if len(rows) > OPEN_PACKS:
-            oldest = next(iter(rows))
+        else:
+            insort(left, (remaining - length, row))
+        oldest = next(iter(rows), opened)
+        if oldest < opened - OPEN_ROWS:
             left = [entry for entry in left if entry[1] != oldest]
             yield rows.pop(oldest)
     yield from rows.values()

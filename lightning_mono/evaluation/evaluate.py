@@ -152,7 +152,7 @@ def _write(run: RunFolder, metrics: dict[str, Any]) -> None:
 def _attention(
     assistant: Assistant, samples: list[Sample], predictions: list[Prediction]
 ) -> AttentionPicture | None:
-    """Where the model looks as it answers: the first rightly answered question that is not yes/no."""
+    """Where the model looks as it gives its first right answer that is not yes or no."""
     by_id = {sample.id: sample for sample in samples}
     right = [p for p in predictions if p.correct and by_id[p.image].images]
     telling = [p for p in right if p.prediction not in ("yes", "no")] or right
@@ -168,7 +168,7 @@ def _attention(
     pixels = torch.from_numpy(prompt.pixel_values).to(assistant.model.device)
     out = assistant.model(ids, pixels, output_attentions=True)
     assert out.attentions is not None
-    visual = ids[0] == assistant.model.config.image_context_id
+    visual = assistant.model.batch(ids, pixels).layout.mask[0]
     return AttentionPicture.from_attentions(
         [layer[0].float().cpu().numpy() for layer in out.attentions],
         visual.cpu().numpy(),

@@ -62,7 +62,12 @@ class Attention(nn.Module):
             k, v = context.cache.write(self.layer, k, v)
         causal = context.mask is None and tokens > 1
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=context.mask, is_causal=causal, enable_gqa=self.heads != self.kv_heads
+            q,
+            k,
+            v,
+            attn_mask=context.mask,
+            is_causal=causal,
+            enable_gqa=self.heads != self.kv_heads,
         )
         if context.attentions is not None:
             context.attentions.append(attention_weights(q, k, context.mask))

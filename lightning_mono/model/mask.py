@@ -17,9 +17,7 @@ def batch_mask(batch: Batch) -> Tensor | None:
     """
     if batch.plain:
         return None
-    return allowed_pairs(
-        batch.documents, batch.branches, batch.documents, batch.branches, offset=0
-    )
+    return allowed_pairs(batch.documents, batch.branches, batch.documents, batch.branches, offset=0)
 
 
 def allowed_pairs(

@@ -60,9 +60,7 @@ class MonoModel(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(decoder.layers))
         self.norm = RMSNorm(decoder.hidden_size, decoder.rms_eps)
         self.head = (
-            None
-            if decoder.tied
-            else nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+            None if decoder.tied else nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
         )
 
     # -- building ---------------------------------------------------------------------------

@@ -85,8 +85,9 @@ def _backbone(name: str) -> Iterator[str]:
         except RecipeError as error:
             yield f"model.backbone: {error}"
     elif name.endswith(".gguf") or name.startswith((".", "/", "~")):
-        if not Path(name).expanduser().exists():
-            yield f"model.backbone: {name} does not exist"
+        if Path(name).expanduser().exists():
+            return
+        yield f"model.backbone: {name} does not exist"
 
 
 def _patchifier(recipe: Recipe) -> Iterator[str]:

@@ -69,7 +69,9 @@ class MonoDDPStrategy(KernelStrategyMixin, DDPStrategy):
         self.configure_ddp()
 
 
-def build_strategy(name: str, kernel: str, accelerator: str, devices: int) -> pl.strategies.Strategy:
+def build_strategy(
+    name: str, kernel: str, accelerator: str, devices: int
+) -> pl.strategies.Strategy:
     """The strategy of a recipe; ``auto`` is one device, or DDP over several."""
     if name == "auto":
         name = "mono_single" if devices == 1 else "mono_ddp"

@@ -107,10 +107,10 @@ def _settled(exchanges: tuple[Exchange, ...]) -> tuple[set[str], set[str]]:
         true = true or (exchange.answer == "yes") != (exchange.kind == "absence")
         for possible in (colors, shapes):
             mentioned = possible & said
-            if mentioned:
-                possible.intersection_update(mentioned) if true else possible.difference_update(
-                    mentioned
-                )
+            if not true:
+                possible -= mentioned
+            elif mentioned:
+                possible &= mentioned
     return colors, shapes
 
 

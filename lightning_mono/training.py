@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 
 from lightning_mono import build
 from lightning_mono.backbones import Backbone, load_backbone, save_backbone
@@ -22,11 +24,11 @@ from lightning_mono.data.store import Store
 from lightning_mono.evaluation.evaluate import evaluate
 from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
+from lightning_mono.model import Batch
 from lightning_mono.module import MonoModule
 from lightning_mono.params import GROUPS
 from lightning_mono.recipe import Recipe, merged_optim
 from lightning_mono.runs import RunFolder, dependency, open_run
-from lightning_mono.stages import StageSchedule
 from lightning_mono.strategies import build_strategy
 
 RETENTION_WIDTH = 128
@@ -158,7 +160,7 @@ class Session:
         trainer.fit(self.module, self._loader(trainer), ckpt_path=newest)
 
     def _loader(self, trainer: pl.Trainer) -> StagedLoader:
-        def batches(data: StageData, workers: int):  # type: ignore[no-untyped-def]
+        def batches(data: StageData, workers: int) -> Callable[[int], Iterable[Batch]]:
             return lambda start: stage_loader(
                 data,
                 start=start,
@@ -217,7 +219,8 @@ class Session:
         first = examples[0]
         print(f"{source}: {count} skipped, e.g. {first['id']}: {first['reason']}", flush=True)
 
-    def _retention_text(self):  # type: ignore[no-untyped-def]
+    def _retention_text(self) -> Tensor | None:
+        """Held-out text, (rows, tokens) int64, where the recipe names some."""
         section = self.recipe.evaluation
         if section.retention_source is None:
             return None

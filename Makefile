@@ -1,0 +1,43 @@
+# `make demo` sets everything up and runs the quickstart; `make test` sets up and runs the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-slow lint types format clean
+
+demo: $(STAMP)
+	$(BIN)/lightning-mono fit quickstart --resume
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) types
+
+# callbacks/, kernels/ and recipes/ are parts of lightning_mono but stand beside it; a type checker
+# sees them in their places through links.
+types: $(STAMP)
+	rm -rf build/types && mkdir -p build/types/lightning_mono
+	cd build/types/lightning_mono && ln -s ../../../lightning_mono/* ../../../callbacks \
+		../../../kernels ../../../recipes .
+	cd build/types && MYPYPATH=. $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p lightning_mono
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
