@@ -9,19 +9,23 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightning_mono.arguments import Parser, parse, share, temperature, whole
 from lightning_mono.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb. Returns the exit status: 0, or 2 for what the user can put right."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(_parser(), argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     _quiet()
     try:
-        return run(arguments)
+        status = run(arguments)
+        sys.stdout.flush()  # here, where a reader that has gone can be handled
+        return status
     except UserError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -69,8 +73,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _generate(arguments: argparse.Namespace) -> int:
     from lightning_mono.inference import Assistant
 
-    assistant = Assistant.from_pretrained(arguments.checkpoint)
     images = [_image(path) for path in arguments.image]
+    assistant = Assistant.from_pretrained(arguments.checkpoint)
     sampling = _sampling(arguments)
     pieces = assistant.stream(
         arguments.prompt, images, max_new_tokens=arguments.max_new_tokens, **sampling
@@ -144,6 +148,9 @@ def _show(arguments: argparse.Namespace) -> int:
     from lightning_mono.recipe.show import with_origins
 
     recipe, origins = load_with_origins(arguments.recipe, arguments.overrides)
+    if arguments.json:
+        print(json.dumps({"recipe": asdict(recipe), "origins": origins}))
+        return 0
     print(to_yaml(recipe) if arguments.plain else with_origins(recipe, origins), end="")
     return 0
 
@@ -199,8 +206,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module=r"(lightning|litdata|torch)(\..*)?$")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="lightning-mono",
         description="Train, ablate and study monolithic multimodal LLMs.",
         epilog="lightning-mono VERB --help explains a verb, with an example",
@@ -242,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         "lightning-mono evaluate runs/quickstart --limit 500",
     )
     evaluate.add_argument("run_folder", help="a run folder, such as runs/quickstart")
-    evaluate.add_argument("--limit", type=int, help="only the first N questions")
+    evaluate.add_argument("--limit", type=whole(1), help="only the first N questions")
     json_flag(evaluate)
 
     generate = verb(
@@ -261,10 +268,10 @@ def _parser() -> argparse.ArgumentParser:
     for added in (generate, talk):
         added.add_argument("checkpoint", help="a run folder or a model folder")
         added.add_argument("--image", action="append", default=[], help="may be given again")
-        added.add_argument("--max-new-tokens", type=int, default=128)
-        added.add_argument("--temperature", type=float, default=0.0, help="0: most likely token")
-        added.add_argument("--top-p", type=float, default=1.0)
-        added.add_argument("--top-k", type=int, default=0, help="0: all")
+        added.add_argument("--max-new-tokens", type=whole(1), default=128)
+        added.add_argument("--temperature", type=temperature, default=0.0, help="0: likeliest")
+        added.add_argument("--top-p", type=share, default=1.0)
+        added.add_argument("--top-k", type=whole(0), default=0, help="0: all")
         added.add_argument("--seed", type=int, default=None)
     json_flag(generate)
 
@@ -287,9 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("recipe")
     show.add_argument("overrides", nargs="*", metavar="key=value")
-    show.add_argument("--plain", action="store_true", help="plain YAML that can be run")
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--plain", action="store_true", help="plain YAML that can be run")
+    form.add_argument("--json", action="store_true", help="print JSON")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,11 +15,12 @@ def layers_of(placement: str | int | Sequence[int], layers: int) -> tuple[int, .
     Raises:
         ValueError: one line that says what is wrong and what is allowed.
     """
-    if isinstance(placement, int):
-        placement = [placement]
     if isinstance(placement, str):
         return _from_words(placement.strip(), layers)
-    chosen = tuple(sorted(set(placement)))
+    numbers = placement if isinstance(placement, list | tuple) else [placement]
+    if not all(type(number) is int for number in numbers):  # True would pass for layer 1
+        raise _no_placement(placement)
+    chosen = tuple(sorted(set(numbers)))
     outside = [i for i in chosen if not 0 <= i < layers]
     if outside:
         raise ValueError(f"layer {outside[0]} does not exist: the backbone has 0 to {layers - 1}")
@@ -43,6 +44,10 @@ def _from_words(words: str, layers: int) -> tuple[int, ...]:
         return tuple(range(low, high + 1))
     if words.isdecimal():
         return layers_of([int(words)], layers)
-    raise ValueError(
-        f"{words!r} is no placement; use all, none, first:N, last:N, every:N, A-B or [0, 3, 7]"
+    raise _no_placement(words)
+
+
+def _no_placement(found: object) -> ValueError:
+    return ValueError(
+        f"{found!r} is no placement; use all, none, first:N, last:N, every:N, A-B or [0, 3, 7]"
     )

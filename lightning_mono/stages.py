@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
@@ -32,7 +32,9 @@ class Duration:
         Raises:
             ValueError: one line that says how a duration is written.
         """
-        match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?)\s*(steps?|samples?|epochs?)?\s*", str(text))
+        match = re.fullmatch(
+            r"\s*(\d[\d_]{0,14}(?:\.\d+)?)\s*(steps?|samples?|epochs?)?\s*", str(text)
+        )
         if not match:
             raise ValueError(
                 f"{text!r} is no duration; write '300 steps', '900_000 samples' or '2 epochs'"
@@ -75,6 +77,8 @@ class Stage:
         train: names of the parameter groups that learn; all others are frozen.
         data: name of the data set.
         lr_scale: factor on the learning rate by group.
+        planned: steps that the learning rate's curve spans, where the run stops before its end;
+            None where it spans ``steps``.
     """
 
     name: str
@@ -83,6 +87,12 @@ class Stage:
     data: str
     optim: Optim = field(default_factory=Optim)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
+    planned: int | None = None
+
+    @property
+    def span(self) -> int:
+        """Steps from the start to the end of the learning rate's curve."""
+        return self.steps if self.planned is None else self.planned
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class StageSchedule:
         stage = self.stages[index]
         if group not in stage.train:
             return 0.0
-        factor = schedule_factor(stage.optim, step - self.start(index), stage.steps)
+        factor = schedule_factor(stage.optim, step - self.start(index), stage.span)
         return stage.optim.lr * factor * stage.lr_scale.get(group, 1.0)
 
     def fingerprint(self, step: int) -> str:
@@ -134,26 +144,24 @@ class StageSchedule:
             if self.start(index) >= step:
                 break
             entry = asdict(stage)
-            if self.ends[index] > step and stage.optim.schedule == "constant":
-                entry["steps"] = None  # a stage under way may be lengthened
+            entry["steps"] = min(self.ends[index], step) - self.start(index)
+            # A stage under way may get another length where its rates so far do not depend on it.
+            entry["planned"] = None if stage.optim.schedule == "constant" else stage.span
             done.append(entry)
         text = json.dumps(done, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def cut(self, max_steps: int | None) -> StageSchedule:
-        """The schedule's first ``max_steps`` steps; None keeps all."""
+        """The schedule's first ``max_steps`` steps, at the same learning rates; None keeps all."""
         if max_steps is None or max_steps >= self.total_steps:
             return self
         kept: list[Stage] = []
         for index, stage in enumerate(self.stages):
             left = max_steps - self.start(index)
             if left > 0:
-                kept.append(_shortened(stage, min(stage.steps, left)))
+                short = replace(stage, steps=left, planned=stage.span)
+                kept.append(stage if left >= stage.steps else short)
         return StageSchedule(tuple(kept))
-
-
-def _shortened(stage: Stage, steps: int) -> Stage:
-    return Stage(stage.name, steps, stage.train, stage.data, stage.optim, stage.lr_scale)
 
 
 def schedule_factor(optim: Optim, step: int, steps: int) -> float:
@@ -165,10 +173,3 @@ def schedule_factor(optim: Optim, step: int, steps: int) -> float:
     progress = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return optim.min_lr_ratio + (1 - optim.min_lr_ratio) * cosine
-
-
-def check_names(stages: Sequence[Stage]) -> None:
-    """Stage names become file names: they must differ and be plain."""
-    for stage in stages:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", stage.name):
-            raise ValueError(f"stage name {stage.name!r}: use letters, digits, '_', '-' and '.'")

@@ -27,7 +27,6 @@ def save_model(model: MonoModel, folder: Path, extra: dict[str, Any] | None = No
     Raises:
         CheckpointError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
@@ -42,7 +41,7 @@ def load_model(folder: Path) -> MonoModel:
     Raises:
         CheckpointError: a file is missing, broken, or of another model.
     """
-    config = MonoConfig.from_dict(read_config(folder)["model"])
+    config = _model_config(folder)
     path = folder / "model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: the folder holds no weights")
@@ -70,6 +69,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(entries, dict) or entries.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not of the format {FORMAT}")
     return entries
+
+
+def _model_config(folder: Path) -> MonoConfig:
+    try:
+        return MonoConfig.from_dict(read_config(folder)["model"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a model: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:

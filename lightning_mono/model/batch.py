@@ -58,15 +58,19 @@ class Batch:
         """Derives layout and targets; ``supervised`` marks target tokens, (batch, tokens) bool.
 
         Raises:
-            ValueError: a supervised token opens its row or document, so nothing predicts it.
+            ValueError: nothing predicts a supervised token: it is padding, it opens its row or
+                document, or the token before it is of another branch.
         """
         visual = torch.zeros_like(supervised)
         if image_context_id is not None:
             visual = input_ids == image_context_id
         target_at = supervised.reshape(-1).nonzero()[:, 0]
-        flat_documents = documents.reshape(-1)
-        opens_row = target_at % input_ids.shape[1] == 0
-        if bool((opens_row | (flat_documents[target_at - 1] != flat_documents[target_at])).any()):
+        document, branch = documents.reshape(-1), branches.reshape(-1)
+        before = target_at - 1
+        orphan = (target_at % input_ids.shape[1] == 0) | (document[target_at] == 0)
+        orphan |= document[before] != document[target_at]
+        orphan |= (branch[before] != 0) & (branch[before] != branch[target_at])
+        if bool(orphan.any()):
             raise ValueError("a supervised token has no token of its document before it")
         return cls(
             input_ids=input_ids,
@@ -75,7 +79,7 @@ class Batch:
             branches=branches,
             layout=ModalityLayout.from_mask(visual),
             pixel_values=pixel_values,
-            predict=target_at - 1,
+            predict=before,
             targets=input_ids.reshape(-1)[target_at],
             plain=bool((documents == 1).all()) and not bool(branches.any()),
             samples=samples or [],

@@ -136,7 +136,7 @@ class MonoModel(nn.Module):
             cache: where keys and values are kept.
             hidden_states, attentions: lists to fill, a tensor a layer.
         """
-        if cache is None:
+        if mask is None and cache is None:
             mask = batch_mask(batch)
         length = batch.input_ids.shape[1] + (cache.length if cache else 0)
         cos, sin = rotary_tables(self.config.decoder, batch.positions, length)

@@ -49,13 +49,15 @@ def load_with_origins(
     path = find_recipe(name)
     layers = [*_files(path), *_overrides(overrides)]
     config, found = _typed(layers)
+    missing = _fill_missing(config)
+    found += [f"{key}: missing; it has no default" for key in missing]
     recipe: Recipe | None = None
     try:
         recipe = cast(Recipe, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         found.append(_line(error))
     else:
-        found += problems(recipe)
+        found += [line for line in problems(recipe) if line.partition(":")[0] not in missing]
     if found or recipe is None:
         raise RecipeError("\n".join(f"{path}: {problem}" for problem in found))
     origins: dict[str, str] = {}
@@ -154,6 +156,20 @@ def _typed(layers: Sequence[Layer]) -> tuple[DictConfig, list[str]]:
                 if not key or not _drop(values, key):
                     break
     return config, found
+
+
+def _fill_missing(section: DictConfig, prefix: str = "") -> list[str]:
+    """Puts stand-ins where a value must be given and is not, so that the rest can be checked."""
+    missing = []
+    for key in map(str, section):
+        node: Any = section._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+            missing += _fill_missing(node, f"{prefix}{key}.")
+        elif OmegaConf.is_missing(section, key):
+            kind = OmegaConf.get_type(section).__annotations__[key]
+            section[key] = {"str": "", "int": 1}.get(kind, [])
+            missing.append(f"{prefix}{key}")
+    return missing
 
 
 def _drop(values: DictConfig, key: str) -> bool:

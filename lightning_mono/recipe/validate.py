@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_mono.errors import RecipeError
 from lightning_mono.params import ALIASES, GROUPS
 from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection
-from lightning_mono.stages import Duration
+from lightning_mono.stages import Duration, Optim
 
 SOURCES = (
     "easy_vqa",
@@ -113,7 +113,7 @@ def _placements(recipe: Recipe) -> Iterator[str]:
     for kind in ("ffn", "attention", "norms"):
         try:
             layers_of(getattr(recipe.model.experts, kind), layers)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             yield f"model.experts.{kind}: {error}"
 
 
@@ -174,9 +174,21 @@ def _stages(recipe: Recipe) -> Iterator[str]:
             continue
         yield from _choice(f"{key}.optim.name", optim.name, ("adamw",))
         yield from _choice(f"{key}.optim.schedule", optim.schedule, ("constant", "cosine"))
-        if optim.lr <= 0:
-            yield f"{key}.optim.lr: {optim.lr} must be above 0"
+        yield from _optim(f"{key}.optim", optim)
         yield from _trainable(recipe, name)
+
+
+def _optim(key: str, optim: Optim) -> Iterator[str]:
+    """Numbers that the optimizer would refuse, or that would undo training."""
+    if not optim.lr > 0:
+        yield f"{key}.lr: {optim.lr} must be above 0"
+    if len(optim.betas) != 2 or not all(0 <= beta < 1 for beta in optim.betas):
+        yield f"{key}.betas: {list(optim.betas)} must be two numbers from 0 to below 1"
+    for name in ("eps", "weight_decay", "grad_clip", "warmup_steps"):
+        if not getattr(optim, name) >= 0:
+            yield f"{key}.{name}: {getattr(optim, name)} must be 0 or more"
+    if not 0 <= optim.min_lr_ratio <= 1:
+        yield f"{key}.min_lr_ratio: {optim.min_lr_ratio} must be between 0 and 1"
 
 
 def _trainable(recipe: Recipe, stage: str) -> Iterator[str]:

@@ -1,0 +1,91 @@
+"""Grafting: the text LLM stays what it was, and what is added starts from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_mono.backbones import add_image_tokens
+from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
+from lightning_mono.testing import tiny_backbone
+
+PATCHIFIER = PatchifierConfig(image_size=16, patch_size=4, width=6, merge=2)
+EVERYWHERE = ExpertsConfig(ffn=(0, 1), attention=(0, 1), norms=(0, 1))
+
+
+def _graft(tied: bool = False) -> tuple[MonoModel, dict[str, torch.Tensor]]:
+    backbone = tiny_backbone(tied=tied)
+    context = add_image_tokens(backbone.tokenizer).context
+    model = MonoModel.from_backbone(
+        backbone, patchifier=PATCHIFIER, experts=EVERYWHERE, image_context_id=context
+    )
+    return model, backbone.tensors
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_old_rows_stay_and_new_ones_are_the_mean(tied: bool) -> None:
+    model, tensors = _graft(tied)
+    old = tensors["embed.weight"].shape[0]
+    assert ("head.weight" in dict(model.named_parameters())) is not tied
+    for name in ("embed.weight", *(() if tied else ("head.weight",))):
+        weight = model.get_parameter(name)
+        assert weight.shape[0] == old + 3
+        assert torch.equal(weight[:old], tensors[name])
+        torch.testing.assert_close(weight[old:], tensors[name].mean(0).expand(3, -1))
+
+
+def test_every_weight_is_the_backbones_and_experts_are_copies_with_their_own_storage() -> None:
+    model, tensors = _graft()
+    homes: dict[int, str] = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.device.type == "cpu", f"{name} was left without a value"
+        home = parameter.untyped_storage().data_ptr()
+        assert home not in homes, f"{name} shares storage with {homes[home]}"
+        homes[home] = name
+        if name.startswith("layers.") or name == "norm.weight":
+            assert torch.equal(parameter, tensors[name.replace(".visual.", ".text.")])
+    before = tensors["layers.0.ffn.text.up.weight"].clone()
+    with torch.no_grad():
+        model.layers[0].ffn.visual.up.weight.zero_()
+    assert torch.equal(model.layers[0].ffn.text.up.weight, before)
+    assert torch.equal(tensors["layers.0.ffn.text.up.weight"], before)
+
+
+def test_visual_tokens_enter_as_large_as_words() -> None:
+    torch.manual_seed(0)
+    model, _ = _graft()
+    noise = torch.randn(16, 3, 16, 16)
+    with torch.no_grad():
+        ratio = model.patchifier(noise).std() / model.embed.weight.std()
+    assert 0.5 < float(ratio) < 2
+
+
+def test_without_additions_it_is_the_backbone() -> None:
+    backbone = tiny_backbone()
+    model = MonoModel.from_backbone(backbone)
+    assert model.config.decoder == backbone.config
+    state = model.state_dict()
+    assert state.keys() == backbone.tensors.keys()
+    assert all(torch.equal(state[name], backbone.tensors[name]) for name in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_model_takes_the_backbones_dtype(dtype: torch.dtype) -> None:
+    backbone = tiny_backbone()
+    backbone.tensors = {name: value.to(dtype) for name, value in backbone.tensors.items()}
+    model = MonoModel.from_backbone(backbone, patchifier=PATCHIFIER, experts=EVERYWHERE)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_a_missing_weight_is_named() -> None:
+    backbone = tiny_backbone()
+    del backbone.tensors["layers.1.ffn.text.gate.weight"]
+    with pytest.raises(ValueError, match=r"tiny.*layers\.1\.ffn\.text\.gate\.weight"):
+        MonoModel.from_backbone(backbone)
+
+
+def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
+    backbone = tiny_backbone()
+    backbone.tensors["layers.0.ffn.text.up.weight"] = torch.zeros(3, 16)
+    with pytest.raises(ValueError, match=r"layers\.0\.ffn\.text\.up.*\(3, 16\).*\(24, 16\)"):
+        MonoModel.from_backbone(backbone)

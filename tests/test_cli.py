@@ -1,0 +1,200 @@
+"""The command line: help with examples, JSON where asked, one clear line where something fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_mono import cli
+from lightning_mono.errors import DataError
+from lightning_mono.recipe import load_recipe, shipped_recipes
+from lightning_mono.testing import TINY_RECIPE, tiny_model, write_tiny_recipe
+
+VERBS = ("fit", "evaluate", "generate", "chat", "validate", "ls", "show")
+
+Captured = pytest.CaptureFixture[str]
+
+
+def _refused(arguments: list[str], capsys: Captured) -> str:
+    """Runs a command that fails, and gives its one line."""
+    try:
+        status = cli.main(arguments)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_the_installed_command_lists_every_verb() -> None:
+    command = Path(sys.executable).parent / "lightning-mono"
+    done = subprocess.run(
+        [str(command), "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for verb in VERBS:
+        assert f"    {verb} " in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_helps_with_an_example(verb: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([verb, "--help"])
+    assert end.value.code == 0
+    assert f"example: lightning-mono {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "VERB"),
+        (["frobnicate"], "frobnicate"),
+        (["show"], "recipe"),
+        (["show", "quikstart"], "did you mean 'quickstart'"),
+        (["show", "nothing.yaml"], "no such file"),
+        (["show", "quickstart", "optim.lrr=1"], "optim.lrr"),
+        (["show", "quickstart", "seed"], "write key=value"),
+        (["show", "quickstart", "--json", "--plain"], "not allowed"),
+        (["show", "quickstart", "--frob"], "--frob"),
+        (["ls", "a=b"], "a=b"),
+        (["fit", "quickstart", "--resume", "--fresh"], "not allowed"),
+        (["fit", "quickstart", "--resume", "trainer.kernel=gatherd"], "trainer.kernel"),
+        (["evaluate", "/no/where"], "no run folder"),
+        (["generate", "/no/where", "--prompt", "a"], "no model folder"),
+        (["generate", "/no/where", "--prompt", "a", "--image", "/no.png"], "/no.png"),
+        (["generate", "/no/where"], "--prompt"),
+        (["generate", "/no/where", "--prompt", "a", "--top-p", "0"], "--top-p: 0 must be"),
+        (["generate", "/no/where", "--prompt", "a", "--top-k", "-1"], "--top-k: -1 must be"),
+        (["generate", "/no/where", "--prompt", "a", "--temperature", "nan"], "--temperature"),
+        (["generate", "/no/where", "--prompt", "a", "--max-new-tokens", "0"], "0 must be 1"),
+        (["generate", "/no/where", "--prompt", "a", "--top-k", "x"], "whole number"),
+        (["chat", "/no/where"], "no model folder"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(arguments: list[str], says: str, capsys: Captured) -> None:
+    assert says in _refused(arguments, capsys)
+
+
+def test_a_bare_model_says_what_it_lacks(tmp_path: Path, capsys: Captured) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    assert "chat is missing" in _refused(["generate", str(tmp_path), "--prompt", "a"], capsys)
+
+
+def test_bugs_are_not_dressed_up_as_user_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(arguments: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_ls", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["ls"])
+
+
+def test_every_line_of_an_error_and_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def two(arguments: object) -> int:
+        raise DataError("first\nsecond")
+
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_ls", two)
+    assert cli.main(["ls"]) == 2
+    assert capsys.readouterr().err == "error: first\nerror: second\n"
+    monkeypatch.setattr(cli, "_ls", interrupted)
+    assert cli.main(["ls"]) == 130
+
+
+def test_ls_names_what_ships(capsys: Captured) -> None:
+    assert cli.main(["ls", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert list(listed["recipes"]) == list(shipped_recipes())
+    assert all(listed["recipes"].values()), "a recipe has no first line that says its purpose"
+    assert "smollm2-135m" in listed["backbones"]
+    assert {"masked_dense", "gathered"} <= set(listed["kernels"])
+    assert cli.main(["ls"]) == 0
+    text = capsys.readouterr().out
+    for names in listed.values():
+        assert all(name in text for name in names)
+
+
+def test_show_prints_every_value_and_its_origin(tmp_path: Path, capsys: Captured) -> None:
+    path = write_tiny_recipe(tmp_path)
+    command = ["show", str(path), "optim.lr=0.5"]
+    assert cli.main([*command, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["recipe"]["optim"]["lr"] == 0.5
+    assert shown["recipe"]["optim"]["eps"] == 1e-8
+    assert shown["origins"]["optim.lr"] == "override optim.lr=0.5"
+    assert shown["origins"]["name"] == str(path)
+    assert cli.main(command) == 0
+    assert "# override optim.lr=0.5" in capsys.readouterr().out
+    assert cli.main([*command, "--plain"]) == 0
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(capsys.readouterr().out)
+    assert load_recipe(plain) == load_recipe(path, ["optim.lr=0.5"])
+
+
+def test_overrides_may_stand_behind_options(tmp_path: Path, capsys: Captured) -> None:
+    path = str(write_tiny_recipe(tmp_path))
+    outputs = []
+    for words in (["seed=7", "--json", "name=b"], ["--json", "seed=7", "name=b"]):
+        assert cli.main(["show", path, *words]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert outputs[0] == outputs[1]
+    assert (outputs[0]["recipe"]["seed"], outputs[0]["recipe"]["name"]) == (7, "b")
+
+
+def test_validate_reports_each_recipe(tmp_path: Path, capsys: Captured) -> None:
+    good = write_tiny_recipe(tmp_path)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(TINY_RECIPE.replace("last:1", "last:9").replace("kv_heads: 2", "kv_heads: 3"))
+    deep = tmp_path / "deep.yaml"
+    deep.write_text(TINY_RECIPE.replace("train: [patchifier, experts.ffn]", "train: [head]"))
+    names = [str(good), str(bad), str(deep), "nobody"]
+    assert cli.main(["validate", *names, "--json"]) == 2
+    results = json.loads(capsys.readouterr().out)
+    assert [result["recipe"] for result in results] == names
+    assert [result["ok"] for result in results] == [True, False, False, False]
+    assert [len(result["problems"]) for result in results] == [0, 2, 1, 1]
+    assert cli.main(["validate", *names]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("  ")] == [
+        "ok",
+        "broken",
+        "broken",
+        "broken",
+    ]
+    assert cli.main(["validate", str(good), "--set", "seed=x"]) == 2
+    assert "seed" in capsys.readouterr().out
+
+
+def test_validate_without_a_name_checks_all_that_ship(capsys: Captured) -> None:
+    assert cli.main(["validate", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [result["recipe"] for result in results] == list(shipped_recipes())
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_mono", "show", "quickstart"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
