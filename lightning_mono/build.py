@@ -204,6 +204,7 @@ def stage_data(
         batch_size=section.batch_size // recipe.trainer.devices,
         seed=recipe.seed,
         pad_id=pad_id,
+        loss=section.loss,  # type: ignore[arg-type]
     )
 
 

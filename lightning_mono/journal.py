@@ -12,14 +12,23 @@ from typing import Any
 
 
 class Journal:
-    """Appends events to ``journal.jsonl``. A line is written whole; a torn last one is ignored."""
+    """Appends events to ``journal.jsonl``; a line that a kill left half written is cut off.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        silent: write nothing: one process of a distributed run keeps the diary.
+    """
+
+    def __init__(self, path: Path, *, silent: bool = False) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._mend()
+        self.silent = silent
+        if not silent:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._mend()
 
     def write(self, event: str, **fields: Any) -> None:
+        if self.silent:
+            return
         line = json.dumps({"event": event, **fields}) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)

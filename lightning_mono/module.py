@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,20 +19,19 @@ class MonoModule(pl.LightningModule):
 
     Args:
         model: the model; its parameters appear under ``model.``.
-        train: the parameter groups that any stage trains. All of them get their optimizer group
-            at once: AdamW allocates moments when a parameter first gets a gradient, so a group
-            that is frozen for now costs nothing, and none is ever added later.
-        optim: settings that hold for the whole run; learning rates are set by the stages.
+        optim: settings to start with; the stages set their own.
     """
 
-    def __init__(self, model: MonoModel, train: Iterable[str], optim: Optim) -> None:
+    def __init__(self, model: MonoModel, optim: Optim) -> None:
         super().__init__()
         self.model = model
-        self.train_groups = tuple(train)
         self.optim = optim
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = next_token_loss(self.model, batch, self.model.hidden(batch))
+        weight = batch.weights.sum()
+        if self.trainer.world_size > 1:
+            weight = self.trainer.strategy.reduce(weight, reduce_op="mean")
+        loss = next_token_loss(self.model, batch, self.model.hidden(batch), weight)
         self.log("train/loss", loss.detach(), on_step=True, batch_size=1)
         return loss
 
@@ -42,12 +40,15 @@ class MonoModule(pl.LightningModule):
         return grouped(canonical(name) for name, _ in self.model.named_parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer group a parameter group, two where some of it takes no weight decay."""
+        """One optimizer group a parameter group, two where some of it takes no weight decay.
+
+        All of them are there from the start, trained or not: AdamW allocates moments when a
+        parameter first gets a gradient, so what is frozen costs nothing, and a checkpoint fits
+        whatever stages come later.
+        """
         parameters = {canonical(n): p for n, p in self.model.named_parameters()}
         groups: list[dict[str, Any]] = []
         for group, names in self.group_names().items():
-            if group not in self.train_groups:
-                continue
             for decays in (True, False):
                 members = [parameters[n] for n in names if _decays(n) == decays]
                 if members:

@@ -74,8 +74,9 @@ def open_run(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> Ru
         RecipeError: there is a run already, and neither was asked for.
     """
     run = RunFolder(Path(recipe.out).expanduser())
-    follower = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    if run.recipe.exists() and not follower:
+    if is_follower():
+        return run
+    if run.recipe.exists():
         if fresh:
             shutil.rmtree(run.path)
         elif not resume:
@@ -83,10 +84,14 @@ def open_run(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> Ru
                 f"{run.path} holds a run already: go on with --resume, start anew with --fresh, "
                 "or write elsewhere with out=FOLDER"
             )
-    if not follower:
-        with replacing(run.recipe) as temporary:
-            temporary.write_text(to_yaml(recipe), encoding="utf-8")
+    with replacing(run.recipe) as temporary:
+        temporary.write_text(to_yaml(recipe), encoding="utf-8")
     return run
+
+
+def is_follower() -> bool:
+    """Whether this process was started by the first one of a distributed run."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def run_of(path: str | Path) -> tuple[RunFolder, Recipe]:

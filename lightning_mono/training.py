@@ -26,9 +26,8 @@ from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.module import MonoModule
-from lightning_mono.params import GROUPS
-from lightning_mono.recipe import Recipe, merged_optim
-from lightning_mono.runs import RunFolder, dependency, open_run
+from lightning_mono.recipe import Recipe
+from lightning_mono.runs import RunFolder, dependency, is_follower, open_run
 from lightning_mono.strategies import build_strategy
 
 RETENTION_WIDTH = 128
@@ -65,9 +64,10 @@ def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResu
     started = time.monotonic()
     build.check_on_meta(recipe)
     run = open_run(recipe, resume=resume, fresh=fresh)
-    journal = Journal(run.journal)
-    session = Session(recipe, run, journal)
+    session = Session(recipe, run, Journal(run.journal, silent=is_follower()))
     session.train()
+    if is_follower():
+        return FitResult(run, session.assistant, {})
     metrics = evaluate(
         recipe,
         run,
@@ -77,6 +77,12 @@ def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResu
         started=started,
     )
     return FitResult(run, session.assistant, metrics)
+
+
+def ensure(recipe: Recipe) -> RunFolder:
+    """A recipe's finished run: the one that is there, or else one made now."""
+    run = RunFolder(Path(recipe.out))
+    return run if run.metrics.is_file() else fit(recipe, resume=True).run
 
 
 class Session:
@@ -101,10 +107,7 @@ class Session:
             self._note_skipped()
         self.assistant = Assistant(self.mono.model, self.mono.renderer, self.mono.chat)
         self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
-        trained = {group for stage in self.schedule.stages for group in stage.train}
-        first = merged_optim(recipe, self.schedule.stages[0].name)
-        groups = [group for group in GROUPS if group in trained]
-        self.module = MonoModule(self.mono.model, groups, first)
+        self.module = MonoModule(self.mono.model, self.schedule.stages[0].optim)
 
     def train(self) -> None:
         """Trains from the newest checkpoint to the end, unless that is done; exports the model."""
@@ -125,7 +128,7 @@ class Session:
         if name is None:
             return None
         with self.journal.part("compare:question_only"):
-            return fit(dependency(name, self.recipe), resume=True).run
+            return ensure(dependency(name, self.recipe))
 
     def _train(self, newest: Path | None) -> None:
         recipe, schedule = self.recipe, self.schedule
@@ -148,7 +151,7 @@ class Session:
             precision=section.precision,  # type: ignore[arg-type]
             plugins=[AtomicCheckpointIO()],
             max_steps=schedule.total_steps,
-            max_epochs=1,
+            max_epochs=-1,  # the steps decide; the loader is one long epoch
             logger=TensorBoardLogger(self.run.path, name="tensorboard", version=""),
             callbacks=callbacks,
             log_every_n_steps=section.log_every,
@@ -157,7 +160,7 @@ class Session:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(self.module, self._loader(trainer), ckpt_path=newest)
+        trainer.fit(self.module, self._loader(trainer), ckpt_path=newest, weights_only=True)
 
     def _loader(self, trainer: pl.Trainer) -> StagedLoader:
         def batches(data: StageData, workers: int) -> Callable[[int], Iterable[Batch]]:
@@ -185,7 +188,7 @@ class Session:
             return build.named_backbone(self.recipe)
         inner = dependency(name.removeprefix("recipe:"), self.recipe)
         with self.journal.part("language"):
-            run = fit(inner, resume=True).run
+            run = ensure(inner)
         self.language_run = run.path
         pl.seed_everything(self.recipe.seed, workers=True, verbose=False)
         return load_backbone(str(run.backbone))

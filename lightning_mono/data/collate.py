@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from lightning_mono.model.batch import Batch
 
 
 def collate(
-    rows: Sequence[Sequence[Example]], renderer: Renderer, sequence_length: int, pad_id: int
+    rows: Sequence[Sequence[Example]],
+    renderer: Renderer,
+    sequence_length: int,
+    pad_id: int,
+    loss: Literal["token", "sample", "square"] = "token",
 ) -> Batch:
     """Lays examples end to end in rows of fixed length.
 
@@ -21,6 +26,7 @@ def collate(
         renderer: that made them; it normalises the pixels.
         sequence_length: tokens of a row, padding included.
         pad_id: the token after the last example.
+        loss: how much a sample of many targets weighs; see :meth:`Batch.build`.
 
     Returns:
         A batch of (rows, sequence_length) tokens on the CPU; documents count from 1 in each row.
@@ -55,6 +61,7 @@ def collate(
         branches=torch.from_numpy(branches),
         supervised=torch.from_numpy(supervised),
         pixel_values=torch.from_numpy(renderer.pixels([example.tiles for example in every])),
+        loss=loss,
         image_context_id=renderer.image_tokens.context if renderer.image_tokens else None,
         samples=[example.id for example in every],
     )

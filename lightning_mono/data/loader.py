@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -43,6 +43,7 @@ class StageData:
         seed: int,
         shuffle: bool = True,
         pad_id: int = 0,
+        loss: Literal["token", "sample", "square"] = "token",
     ) -> None:
         """Measures the samples and plans their order.
 
@@ -54,6 +55,7 @@ class StageData:
             seed: of the order of samples.
             shuffle: a new order every epoch; otherwise the order of the sources.
             pad_id: the token that fills rows up.
+            loss: how much a sample of many targets weighs.
 
         Raises:
             DataError: a source has nothing that fits, or a weight is not positive.
@@ -61,6 +63,7 @@ class StageData:
         self.stores = [store for store, _ in sources]
         self.renderer = renderer
         self.pad_id = pad_id
+        self.loss = loss
         lengths = [measure(store, renderer, sequence_length) for store in self.stores]
         for store, each in zip(self.stores, lengths, strict=True):
             if not each.tokens.any():
@@ -110,6 +113,7 @@ def stage_loader(
             renderer=data.renderer,
             sequence_length=data.plan.sequence_length,
             pad_id=data.pad_id,
+            loss=data.loss,
         ),
         num_workers=workers,
         generator=torch.Generator(),  # or each new iterator would draw from the global one

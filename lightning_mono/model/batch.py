@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Batch:
         pixel_values: normalised tiles in reading order, (tiles, 3, size, size); 0 tiles allowed.
         predict: flat positions (row * tokens + column) whose next token is supervised, (n,) int64.
         targets: the ids of those next tokens, (n,) int64.
+        weights: each target's share of the loss, relative to the others, (n,) float32.
+        tokens: how many are not padding.
         plain: every row is one unpadded document without branches: plain causal attention.
         samples: ids of the samples inside, for messages.
     """
@@ -39,6 +42,8 @@ class Batch:
     pixel_values: Tensor
     predict: Tensor
     targets: Tensor
+    weights: Tensor
+    tokens: int
     plain: bool = False
     samples: list[str] = field(default_factory=list)
 
@@ -53,9 +58,14 @@ class Batch:
         supervised: Tensor,
         pixel_values: Tensor,
         image_context_id: int | None,
+        loss: Literal["token", "sample", "square"] = "token",
         samples: list[str] | None = None,
     ) -> Batch:
         """Derives layout and targets; ``supervised`` marks target tokens, (batch, tokens) bool.
+
+        Args:
+            loss: how much a document of x targets weighs: ``token`` x, ``sample`` 1, ``square``
+                sqrt(x) (InternVL 2.5, section 3.3).
 
         Raises:
             ValueError: nothing predicts a supervised token: it is padding, it opens its row or
@@ -81,14 +91,11 @@ class Batch:
             pixel_values=pixel_values,
             predict=before,
             targets=input_ids.reshape(-1)[target_at],
+            weights=_weights(documents, target_at, loss),
+            tokens=int((documents != 0).sum()),
             plain=bool((documents == 1).all()) and not bool(branches.any()),
             samples=samples or [],
         )
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that are not padding; waits for the device."""
-        return int((self.documents != 0).sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """Moves every tensor, as Lightning asks of a batch."""
@@ -105,6 +112,20 @@ class Batch:
             pixel_values=move(self.pixel_values),
             predict=move(self.predict),
             targets=move(self.targets),
+            weights=move(self.weights),
+            tokens=self.tokens,
             plain=self.plain,
             samples=self.samples,
         )
+
+
+def _weights(
+    documents: Tensor, target_at: Tensor, loss: Literal["token", "sample", "square"]
+) -> Tensor:
+    """x**-1 or x**-0.5 for each target, x being the targets of its document; or 1."""
+    if loss == "token":
+        return torch.ones(len(target_at))
+    rows = target_at // documents.shape[1]
+    owner = rows * (int(documents.max()) + 1) + documents.reshape(-1)[target_at]
+    _, owner, count = owner.unique(return_inverse=True, return_counts=True)
+    return count[owner].float() ** (-1.0 if loss == "sample" else -0.5)

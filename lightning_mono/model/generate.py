@@ -144,6 +144,8 @@ def _next(batch: Batch, ids: Tensor) -> Batch:
         pixel_values=batch.pixel_values[:0],
         predict=column[:0, 0],
         targets=column[:0, 0],
+        weights=column[:0, 0],
+        tokens=column.shape[0],
         plain=batch.plain,
     )
 

@@ -122,6 +122,8 @@ class DataSection:
     """Tokens in a packed sequence, at most."""
     batch_size: int = 8
     """Sequences in an optimizer step, over all devices."""
+    loss: str = "token"
+    """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
     """Processes that decode and tokenize; the order of samples does not depend on it."""
 

@@ -125,6 +125,7 @@ def _data(recipe: Recipe) -> Iterator[str]:
         yield from _positive(section, key, "sequence_length", "batch_size")
         if section.batch_size > 0 and section.batch_size % max(1, recipe.trainer.devices):
             yield f"{key}.batch_size: must be a multiple of trainer.devices"
+        yield from _choice(f"{key}.loss", section.loss, ("token", "sample", "square"))
         if section.workers < 0:
             yield f"{key}.workers: must be 0 or more"
         for source_name, source in section.sources.items():
