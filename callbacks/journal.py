@@ -18,6 +18,9 @@ from lightning_mono.stages import StageSchedule
 class JournalCallback(pl.Callback):
     """Notes every step's loss, rate, tokens and time, and every stage's beginning.
 
+    A step's number is how many are done with it, so the first is 1; a stage's is how many were
+    done before it.
+
     Losses stay on the device until ``every`` of them are written at once, so that an accelerator
     is not asked for a number at each step.
     """
@@ -56,7 +59,7 @@ class JournalCallback(pl.Callback):
         step, now = trainer.global_step - 1, time.monotonic()
         stage = self.schedule.at(step)
         record = {
-            "step": step,
+            "step": step + 1,
             "stage": stage.name,
             "lr": max(self.schedule.lr(step, group) for group in stage.train),
             "tokens": batch.tokens * trainer.world_size,
@@ -97,7 +100,7 @@ class JournalCallback(pl.Callback):
             "train/loss": sum(losses) / len(losses),
             "train/lr": last["lr"],
             "train/tokens_per_second": sum(r["tokens"] for r in records) / max(seconds, 1e-9),
-            "train/stage": float(self.schedule.index_at(last["step"])),
+            "train/stage": float(self.schedule.index_at(last["step"] - 1)),
         }
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=last["step"])

@@ -52,7 +52,7 @@ def test_journal_tells_stages_rates_and_samples(recipe_file: Path) -> None:
     ]
     assert all(0 < s["trainable"] < s["total"] for s in stages)
     steps = journal.events("step")
-    assert [s["step"] for s in steps] == list(range(14))
+    assert [s["step"] for s in steps] == list(range(1, 15))
     assert all(s["tokens"] >= s["supervised"] > 0 and s["seconds"] > 0 for s in steps)
     assert steps[0]["lr"] == pytest.approx(0.005)  # first of two steps of warm-up
     assert list((result.run.path / "tensorboard").glob("events.out.tfevents.*"))
