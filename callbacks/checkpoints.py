@@ -36,7 +36,7 @@ class PeriodicCheckpoint(pl.Callback):
         step = trainer.global_step
         if step % self.every or step == self._saved or step == 0:
             return
-        trainer.save_checkpoint(step_file(self.folder, step))
+        trainer.save_checkpoint(step_file(self.folder, step), weights_only=False)
         self._saved = step
         if trainer.is_global_zero:
             for old in self.folder.glob("step=*.ckpt"):

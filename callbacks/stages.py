@@ -100,7 +100,7 @@ class StageScheduler(pl.Callback):
             return
         path = stage_file(self.folder, self.schedule.stages[self.index].name, step)
         if not path.exists():  # a second call for this step: gradients were accumulated
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
 
     def _train(self, index: int | None) -> tuple[str, ...]:
         return () if index is None else self.schedule.stages[index].train

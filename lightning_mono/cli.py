@@ -59,13 +59,20 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from lightning_mono.evaluation.evaluate import evaluate
     from lightning_mono.inference import Assistant
-    from lightning_mono.runs import run_of
+    from lightning_mono.runs import backbone_recipe, finished, run_of
 
     run, recipe = run_of(arguments.run_folder)
     limit = arguments.limit
     if limit is not None and recipe.evaluation.benchmark is not None:
         recipe.evaluation.benchmark.limit = limit
-    metrics = evaluate(recipe, run, Assistant.from_pretrained(run.path))
+    language = finished(backbone_recipe(recipe), recipe)
+    metrics = evaluate(
+        recipe,
+        run,
+        Assistant.from_pretrained(run.path),
+        question_only=finished(recipe.evaluation.question_only, recipe),
+        language_run=language.path if language else None,
+    )
     print(json.dumps(metrics) if arguments.json else json.dumps(metrics, indent=2))
     return 0
 

@@ -117,3 +117,17 @@ def dependency(name: str, recipe: Recipe) -> Recipe:
     blank = replace(inner, out="")
     digest = hashlib.sha256(to_yaml(blank).encode()).hexdigest()[:8]
     return replace(inner, out=str(Path(recipe.out).parent / f"{inner.name}-{digest}"))
+
+
+def finished(name: str | None, recipe: Recipe) -> RunFolder | None:
+    """The finished run of a recipe that another one builds on, if it is there."""
+    if name is None:
+        return None
+    run = RunFolder(Path(dependency(name, recipe).out))
+    return run if run.metrics.is_file() else None
+
+
+def backbone_recipe(recipe: Recipe) -> str | None:
+    """The recipe that makes this one's backbone, if one does."""
+    name = recipe.model.backbone or ""
+    return name.removeprefix("recipe:") if name.startswith("recipe:") else None

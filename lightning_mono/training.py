@@ -27,7 +27,7 @@ from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.module import MonoModule
 from lightning_mono.recipe import Recipe
-from lightning_mono.runs import RunFolder, dependency, is_follower, open_run
+from lightning_mono.runs import RunFolder, backbone_recipe, dependency, is_follower, open_run
 from lightning_mono.strategies import build_strategy
 
 RETENTION_WIDTH = 128
@@ -181,12 +181,12 @@ class Session:
 
     def _ready_backbone(self) -> Backbone | None:
         """The backbone that exists, or that another recipe makes; None where this one makes it."""
-        name = self.recipe.model.backbone
-        if name is None:
+        if self.recipe.model.backbone is None:
             return None
-        if not name.startswith("recipe:"):
+        maker = backbone_recipe(self.recipe)
+        if maker is None:
             return build.named_backbone(self.recipe)
-        inner = dependency(name.removeprefix("recipe:"), self.recipe)
+        inner = dependency(maker, self.recipe)
         with self.journal.part("language"):
             run = ensure(inner)
         self.language_run = run.path

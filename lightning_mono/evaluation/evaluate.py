@@ -63,8 +63,7 @@ def evaluate(
             samples = benchmark_samples(recipe.evaluation.benchmark)
             predictions = _ask(recipe.evaluation.benchmark, samples, assistant)
             write_predictions(run.predictions, predictions)
-            blind = read_predictions(question_only.predictions) if question_only else None
-            metrics["test"] = score(predictions, blind)
+            metrics["test"] = score(predictions, _blind(question_only, predictions))
         metrics["retention"] = _retention(journal)
         if recipe.evaluation.quiz:
             metrics["quiz"] = _quiz(recipe, assistant)
@@ -98,6 +97,14 @@ def _ask(section: BenchmarkSection, samples: list[Sample], model: Assistant) -> 
     return run_benchmark(
         model, samples, batch_size=section.batch_size, max_new_tokens=section.max_new_tokens
     )
+
+
+def _blind(run: RunFolder | None, predictions: list[Prediction]) -> list[Prediction] | None:
+    """What the model without eyes said to the same questions."""
+    if run is None:
+        return None
+    asked = {prediction.id for prediction in predictions}
+    return [said for said in read_predictions(run.predictions) if said.id in asked]
 
 
 def _retention(journal: Journal) -> dict[str, Any] | None:

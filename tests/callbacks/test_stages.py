@@ -31,7 +31,9 @@ def test_exactly_the_named_groups_change(recipe_file: Path) -> None:
         stage: {
             group["name"]
             for group in saved[stage]["optimizer_states"][0]["param_groups"]
-            if any(index in saved[stage]["optimizer_states"][0]["state"] for index in group["params"])
+            if any(
+                index in saved[stage]["optimizer_states"][0]["state"] for index in group["params"]
+            )
         }
         for stage in ends
     }
