@@ -2,9 +2,11 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 RECIPE = """
@@ -44,8 +46,12 @@ COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (20, 160, 60)}
 
 
 @pytest.fixture
-def recipe_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Writes data and recipe; prepared chunks go below ``tmp_path`` too."""
+def recipe_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Writes data and recipe; prepared chunks go below ``tmp_path`` too.
+
+    Everything computes on one thread, here and in the processes that tests start: sums are split
+    by thread, so another number of threads gives other last bits.
+    """
     monkeypatch.setenv("LIGHTNING_MONO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "text").mkdir()
@@ -66,4 +72,7 @@ def recipe_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pictures.jsonl").write_text(lines)
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE.format(folder=tmp_path))
-    return path
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield path
+    torch.set_num_threads(threads)
