@@ -31,7 +31,6 @@ class JournalCallback(pl.Callback):
         self.every = every
         self._stage: int | None = None
         self._waiting: list[tuple[dict[str, Any], Tensor]] = []
-        self._tokens = 0
         self._last = 0.0
 
     @override
