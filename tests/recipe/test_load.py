@@ -217,3 +217,9 @@ def test_a_recipe_without_stages_is_refused(tmp_path: Path) -> None:
     text = TINY_RECIPE[: TINY_RECIPE.index("stages:")]
     with pytest.raises(RecipeError, match="at least one stage"):
         load_recipe(write_tiny_recipe(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "smollm2_135m/easy_vqa"])
+def test_overrides_that_the_recipes_and_the_readme_suggest_are_valid(name: str) -> None:
+    recipe = load_recipe(name, ["model.experts.attention=none", "out=runs/evip"])
+    check_on_meta(recipe)
