@@ -52,3 +52,18 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} must be above 0, and 1 at most")
     return value
+
+
+def above_zero(text: str) -> float:
+    """An argument type: above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return value
+
+
+def words(text: str) -> str:
+    """An argument type: text that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text

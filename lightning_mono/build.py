@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from lightning_mono.assets import cache_dir
 from lightning_mono.backbones import Backbone, load_backbone
 from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
-from lightning_mono.backbones.tokenizer import add_image_tokens, train_bpe
+from lightning_mono.backbones.tokenizer import train_bpe
+from lightning_mono.data.images import ImageProcessor
 from lightning_mono.data.loader import StageData
 from lightning_mono.data.prepare import prepare
 from lightning_mono.data.render import Renderer
@@ -45,23 +46,13 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     """Grafts patchifier and experts onto a backbone; random parts follow the recipe's seed."""
     torch.manual_seed(recipe.seed)
     patchifier = patchifier_config(recipe)
-    context_id = add_image_tokens(backbone.tokenizer).context if patchifier else None
-    model = MonoModel.from_backbone(
-        backbone,
-        patchifier=patchifier,
-        experts=experts_config(recipe, backbone.config.layers),
-        image_context_id=context_id,
-    )
+    experts = experts_config(recipe, backbone.config.layers)
+    model = MonoModel.graft(backbone, patchifier=patchifier, experts=experts)
     chat = recipe.model.chat or backbone.chat
-    image = None
-    if patchifier is not None:
-        section = recipe.image
-        image = {
-            "size": section.size,
-            "max_tiles": section.max_tiles,
-            "thumbnail": section.thumbnail,
-        }
-    return Mono(model, make_renderer(model, backbone.tokenizer, chat, image), backbone, chat)
+    section = recipe.image
+    images = ImageProcessor(section.size, section.max_tiles, section.thumbnail)
+    renderer = make_renderer(model, backbone.tokenizer, chat, images if patchifier else None)
+    return Mono(model, renderer, backbone, chat)
 
 
 def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning_mono.data.sample import Exchange
 from lightning_mono.errors import DataError
 from lightning_mono.inference import Assistant, Picture
 
-HELP = "type a question; /image FILE opens a new picture, /clear forgets, /quit or Ctrl-D ends"
+HELP = (
+    "type a question; /image FILE shows a picture with the next question, /clear forgets, "
+    "/quit or Ctrl-D ends"
+)
 
 
 def chat(
     assistant: Assistant,
     images: Sequence[Picture],
-    *,
-    max_new_tokens: int,
-    **sampling: Any,
+    read_image: Callable[[str], Picture],
+    **settings: Any,
 ) -> None:
-    """Reads questions from standard input and streams answers until it ends."""
-    from lightning_mono.cli import _image
+    """Reads questions from standard input and streams answers until it ends.
 
-    pictures = list(images)
-    history: list[Exchange] = []
+    Args:
+        images: pictures of the first question.
+        read_image: opens the file of an ``/image`` line; raises DataError.
+        settings: of `Conversation.ask`.
+    """
+    conversation, pictures = assistant.conversation(), list(images)
     if sys.stdin.isatty():
         print(HELP)
     while True:
@@ -35,31 +39,19 @@ def chat(
         if line in ("/quit", "/exit"):
             return
         if line == "/clear":
-            history = []
+            conversation, pictures = assistant.conversation(), []
         elif line.startswith("/image"):
             try:
-                pictures, history = [_image(line.removeprefix("/image").strip())], []
+                pictures.append(read_image(line.removeprefix("/image").strip()))
             except DataError as error:
                 print(f"error: {error}", file=sys.stderr)
         elif line.startswith("/"):
             print(HELP)
         elif line:
-            history.append(_turn(assistant, pictures, history, line, max_new_tokens, sampling))
-
-
-def _turn(
-    assistant: Assistant,
-    pictures: Sequence[Picture],
-    history: Sequence[Exchange],
-    question: str,
-    max_new_tokens: int,
-    sampling: dict[str, Any],
-) -> Exchange:
-    answer = ""
-    for piece in assistant.stream(
-        question, pictures, history=history, max_new_tokens=max_new_tokens, **sampling
-    ):
-        answer += piece
-        print(piece, end="", flush=True)
-    print()
-    return Exchange(question, answer)
+            try:
+                for piece in conversation.ask(line, pictures, **settings):
+                    print(piece, end="", flush=True)
+                print()
+                pictures = []
+            except DataError as error:
+                print(f"error: {error}", file=sys.stderr)

@@ -13,7 +13,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning_mono.arguments import Parser, parse, share, temperature, whole
+from lightning_mono.arguments import (
+    Parser,
+    above_zero,
+    parse,
+    share,
+    temperature,
+    whole,
+    words,
+)
 from lightning_mono.errors import UserError
 
 
@@ -81,11 +89,8 @@ def _generate(arguments: argparse.Namespace) -> int:
     from lightning_mono.inference import Assistant
 
     images = [_image(path) for path in arguments.image]
-    assistant = Assistant.from_pretrained(arguments.checkpoint)
-    sampling = _sampling(arguments)
-    pieces = assistant.stream(
-        arguments.prompt, images, max_new_tokens=arguments.max_new_tokens, **sampling
-    )
+    assistant = Assistant.from_pretrained(arguments.checkpoint, system=arguments.system)
+    pieces = assistant.stream(arguments.prompt, images, **_decoding(arguments))
     if arguments.json:
         answer = "".join(pieces)
         print(json.dumps({"prompt": arguments.prompt, "image": arguments.image, "answer": answer}))
@@ -101,8 +106,28 @@ def _chat(arguments: argparse.Namespace) -> int:
     from lightning_mono.inference import Assistant
 
     images = [_image(path) for path in arguments.image]
-    assistant = Assistant.from_pretrained(arguments.checkpoint)
-    chat(assistant, images, max_new_tokens=arguments.max_new_tokens, **_sampling(arguments))
+    assistant = Assistant.from_pretrained(arguments.checkpoint, system=arguments.system)
+    chat(assistant, images, _image, **_decoding(arguments))
+    return 0
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from lightning_mono.convert import convert
+
+    written = convert(
+        arguments.source,
+        arguments.target,
+        dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
+        image_size=arguments.image_size,
+        shard_bytes=int(arguments.shard_gb * 1e9),
+    )
+    if arguments.json:
+        print(json.dumps(written))
+    else:
+        size, count = written["bytes"] / 1e6, written["parameters"]
+        print(f"{written['folder']}: {count:,} parameters, {size:,.1f} MB on disk")
     return 0
 
 
@@ -191,8 +216,11 @@ def _image(path: str) -> bytes:
     return data
 
 
-def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+def _decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
+        "max_new_tokens": arguments.max_new_tokens,
+        "stop": arguments.stop,
+        "repetition_penalty": arguments.repetition_penalty,
         "temperature": arguments.temperature,
         "top_p": arguments.top_p,
         "top_k": arguments.top_k,
@@ -273,14 +301,32 @@ def _parser() -> Parser:
         "lightning-mono chat runs/quickstart --image a.png",
     )
     for added in (generate, talk):
-        added.add_argument("checkpoint", help="a run folder or a model folder")
+        added.add_argument("checkpoint", help="a run folder, a model folder, or a hub id")
         added.add_argument("--image", action="append", default=[], help="may be given again")
+        added.add_argument("--system", help="system message; by default the chat template's")
         added.add_argument("--max-new-tokens", type=whole(1), default=128)
         added.add_argument("--temperature", type=temperature, default=0.0, help="0: likeliest")
         added.add_argument("--top-p", type=share, default=1.0)
         added.add_argument("--top-k", type=whole(0), default=0, help="0: all")
+        added.add_argument("--repetition-penalty", type=above_zero, default=1.0, help="1: none")
         added.add_argument("--seed", type=int, default=None)
+        added.add_argument(
+            "--stop", action="append", default=[], type=words, help="text that ends an answer"
+        )
     json_flag(generate)
+
+    change = verb(
+        "convert",
+        _convert,
+        "Write a model anew: another dtype, other shards, another image size, or out of GGUF.",
+        "lightning-mono convert OpenGVLab/Mono-InternVL-2B mono-2b --dtype bfloat16",
+    )
+    change.add_argument("source", help="a model folder, run folder, hub id, or GGUF file")
+    change.add_argument("target", help="a new folder")
+    change.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default as stored")
+    change.add_argument("--image-size", type=whole(1), help="side of a tile in pixels")
+    change.add_argument("--shard-gb", type=above_zero, default=5.0, help="most of one file")
+    json_flag(change)
 
     validate = verb(
         "validate",

@@ -10,12 +10,17 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer
 
-from lightning_mono.backbones.tokenizer import ImageTokens, tokenizer_from_file
-from lightning_mono.checkpoints.atomic import replacing
-from lightning_mono.checkpoints.folder import load_model, read_config, save_model
+from lightning_mono.answer import Answer
+from lightning_mono.backbones import PACKAGED, load_backbone
+from lightning_mono.backbones.huggingface import folder_chat
+from lightning_mono.backbones.tokenizer import image_tokens, read_tokenizer
+from lightning_mono.backbones.tokenizer_files import TokenizerFiles
+from lightning_mono.checkpoints.atomic import explained
+from lightning_mono.checkpoints.folder import save_model
+from lightning_mono.checkpoints.locate import model_folder
+from lightning_mono.conversation import Conversation
 from lightning_mono.data.images import ImageProcessor
 from lightning_mono.data.render import Prompt, Renderer
-from lightning_mono.data.sample import Exchange
 from lightning_mono.data.templates import CHAT_TEMPLATES
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model import MonoModel
@@ -30,109 +35,135 @@ class Assistant:
         model: the model, on the device it is to run on.
         renderer: turns questions and images into the tokens the model was trained on.
         chat: name of the renderer's chat template.
+        files: what stands beside the tokenizer when the assistant is saved.
     """
 
-    def __init__(self, model: MonoModel, renderer: Renderer, chat: str) -> None:
+    def __init__(
+        self,
+        model: MonoModel,
+        renderer: Renderer,
+        chat: str,
+        files: TokenizerFiles | None = None,
+    ) -> None:
         self.model = model.eval()
         self.renderer = renderer
         self.chat = chat
+        self.files = files or TokenizerFiles()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | None = None) -> Assistant:
-        """Loads a folder that :meth:`save` wrote, or a run folder that holds one.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        system: str | None = None,
+    ) -> Assistant:
+        """Loads a model with its tokenizer.
+
+        Args:
+            path: a model folder in the published layout, a run folder, a hub id such as
+                ``OpenGVLab/Mono-InternVL-2B``, or a text LLM (also a packaged name or GGUF file).
+            device: by default an accelerator where there is one.
+            dtype: of the weights; by default that of the files.
+            system: the system message, where it is not to be the chat template's own.
 
         Raises:
             CheckpointError: the folder holds no model, or a broken one.
+            AssetError: it cannot be fetched.
         """
-        path = Path(folder)
-        if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
-            path = path / "model"
-        entries = read_config(path)
-        model = load_model(path)
-        for key in ("chat", "image"):
-            if key not in entries:
-                raise CheckpointError(
-                    f"{path / 'config.json'} does not say how to ask ({key} is missing)"
-                )
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        tokenizer = tokenizer_from_file(path / "tokenizer.json")
-        chat, image = entries["chat"], entries["image"]
-        return cls(model, make_renderer(model, tokenizer, chat, image), chat)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if str(path) in PACKAGED or str(path).endswith(".gguf"):
+            backbone = load_backbone(str(path), dtype or torch.float32)
+            renderer = Renderer(backbone.tokenizer, CHAT_TEMPLATES[backbone.chat], system=system)
+            files = TokenizerFiles.of_backbone(backbone)
+            return cls(MonoModel.graft(backbone).to(device), renderer, backbone.chat, files)
+        folder = model_folder(path)
+        model = MonoModel.from_pretrained(folder, dtype=dtype).to(device)
+        tokenizer = read_tokenizer(folder)
+        chat = folder_chat(folder, model.config.decoder.family)
+        if chat not in CHAT_TEMPLATES:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: no chat template {chat!r}; set template to one of "
+                f"{', '.join(CHAT_TEMPLATES)}"
+            )
+        images = _images(model, folder)
+        renderer = make_renderer(model, tokenizer, chat, images, system=system)
+        return cls(model, renderer, chat, TokenizerFiles.of_folder(folder))
 
     def save(self, folder: Path) -> None:
-        """Writes model, tokenizer and the settings of images and chat."""
+        """Writes model, tokenizer and the settings of images and chat, in the published layout."""
+        further: dict[str, Any] = {"template": self.chat}
         images = self.renderer.images
-        image = (
-            {"size": images.size, "max_tiles": images.max_tiles, "thumbnail": images.thumbnail}
-            if images is not None
-            else None
-        )
-        with replacing(folder / "tokenizer.json") as temporary:
-            self.renderer.tokenizer.save(str(temporary))
-        save_model(self.model, folder, {"chat": self.chat, "image": image})
+        if images is not None:
+            further |= {
+                "dynamic_image_size": images.max_tiles > 1,
+                "min_dynamic_patch": images.min_tiles,
+                "max_dynamic_patch": images.max_tiles,
+                "use_thumbnail": images.thumbnail,
+            }
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.files.write(folder, self.renderer.tokenizer)
+        save_model(self.model, folder, further)
 
     def answer(
         self,
         items: Sequence[tuple[Sequence[Picture], str]],
         max_new_tokens: int = 32,
+        *,
+        stop: Sequence[str] = (),
         **sampling: Any,
     ) -> list[str]:
         """Answers a batch of (images, question).
 
         Args:
-            sampling: temperature, top_p, top_k and seed of ``MonoModel.generate``.
+            stop: an answer ends before the first of these strings.
+            sampling: temperature, top_p, top_k, repetition_penalty and seed of
+                ``MonoModel.generate``.
         """
         prompts = [self.renderer.prompt(question, images) for images, question in items]
-        inputs = self._inputs(prompts)
-        ids = self.model.generate(
-            **inputs,
+        answers = [self.new_answer(stop) for _ in items]
+        steps = self.model.stream(
+            **self.inputs(prompts),
             max_new_tokens=max_new_tokens,
             stop_ids=self.renderer.stop_ids,
             **sampling,
         )
-        return [self._text(row) for row in ids.tolist()]
+        for step in steps:
+            for answer, token in zip(answers, step.tolist(), strict=True):
+                if not answer.done:
+                    answer.add(token)
+            if all(answer.done for answer in answers):
+                break
+        return [answer.text for answer in answers]
 
     def stream(
         self,
         question: str,
         images: Sequence[Picture] = (),
         *,
-        history: Sequence[Exchange] = (),
         max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
         **sampling: Any,
     ) -> Iterator[str]:
-        """Yields the answer piece by piece; pieces joined are the whole answer.
+        """Yields the answer to one question piece by piece; arguments as in :meth:`answer`."""
+        turn = self.conversation()
+        return turn.ask(question, images, max_new_tokens=max_new_tokens, stop=stop, **sampling)
+
+    def conversation(self, *, system: str | None = None) -> Conversation:
+        """Opens a conversation of several turns, with images in any of them.
 
         Args:
-            images: pictures that open the conversation.
-            history: the turns before this question.
-            sampling: temperature, top_p, top_k and seed of ``MonoModel.generate``.
+            system: the system message, where it is not to be the renderer's own.
         """
-        inputs = self._inputs([self.renderer.prompt(question, images, history=history)])
-        steps = self.model.stream(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            stop_ids=self.renderer.stop_ids,
-            **sampling,
-        )
-        ids: list[int] = []
-        said = ""
-        for step in steps:
-            ids.append(int(step[0]))
-            text = self._text(ids)
-            if text.endswith("\ufffd"):  # half of a character; the next token brings the rest
-                continue
-            yield text[len(said) :]
-            said = text
+        return Conversation(self, system=system)
 
-    def _text(self, ids: list[int]) -> str:
-        for position, token in enumerate(ids):
-            if token in self.renderer.stop_ids:
-                ids = ids[:position]
-                break
-        return self.renderer.tokenizer.decode(ids).strip()
+    def new_answer(self, stop: Sequence[str] = ()) -> Answer:
+        """An empty answer of this model's tokenizer."""
+        return Answer(self.renderer.tokenizer.decode, self.renderer.stop_ids, stop)
 
-    def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+    def inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Pads prompts in front to one (batch, tokens) and joins their tiles."""
         device = self.model.device
         longest = max(len(prompt.input_ids) for prompt in prompts)
@@ -141,7 +172,7 @@ class Assistant:
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt.input_ids) :] = torch.from_numpy(prompt.input_ids)
             mask[row, longest - len(prompt.input_ids) :] = 1
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         tiles = [torch.from_numpy(p.pixel_values) for p in prompts if p.pixel_values.shape[0]]
         if tiles:
             inputs["pixel_values"] = torch.cat(tiles).to(device)
@@ -149,26 +180,39 @@ class Assistant:
 
 
 def make_renderer(
-    model: MonoModel, tokenizer: Tokenizer, chat: str, image: dict[str, Any] | None
+    model: MonoModel,
+    tokenizer: Tokenizer,
+    chat: str,
+    images: ImageProcessor | None,
+    *,
+    system: str | None = None,
 ) -> Renderer:
     """The renderer that goes with a model.
 
     Args:
         chat: name of a chat template.
-        image: settings of :class:`ImageProcessor`; None for a model that reads text only.
+        images: how pictures are cut; None for a model that reads text only.
+        system: the system message; None for the template's own.
     """
     template = CHAT_TEMPLATES[chat]
     patchifier = model.config.patchifier
-    if patchifier is None or image is None:
-        return Renderer(tokenizer, template)
-    names = ("<img>", "</img>", "<IMG_CONTEXT>")
-    start, end, context = (tokenizer.token_to_id(name) for name in names)
-    if start is None or end is None or context is None:
-        raise CheckpointError("the tokenizer lacks the image tokens <img>, </img>, <IMG_CONTEXT>")
-    return Renderer(
-        tokenizer,
-        template,
-        ImageTokens(start, end, context),
-        ImageProcessor(**image),
-        patchifier.tokens_per_tile,
+    if patchifier is None or images is None:
+        return Renderer(tokenizer, template, system=system)
+    tokens = image_tokens(tokenizer)
+    return Renderer(tokenizer, template, tokens, images, patchifier.tokens_per_tile, system=system)
+
+
+def _images(model: MonoModel, folder: Path) -> ImageProcessor | None:
+    """How pictures are cut, as config.json says it; absent keys are the published defaults."""
+    if model.config.patchifier is None:
+        return None
+    entries = model.entries
+    if entries.get("pad2square"):
+        raise CheckpointError(f"{folder / 'config.json'}: pad2square is not supported; remove it")
+    dynamic = entries.get("dynamic_image_size", False)
+    return ImageProcessor(
+        size=model.config.patchifier.image_size,
+        min_tiles=entries.get("min_dynamic_patch", 1) if dynamic else 1,
+        max_tiles=entries.get("max_dynamic_patch", 6) if dynamic else 1,
+        thumbnail=bool(entries.get("use_thumbnail", False)),
     )

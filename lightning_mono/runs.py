@@ -38,13 +38,11 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
-        """The trained model; it is there when training is done."""
-        return self.path / "model"
+        """The trained model; it is there when training is done.
 
-    @property
-    def backbone(self) -> Path:
-        """The trained language model in Hugging Face layout, where the recipe makes one."""
-        return self.path / "backbone"
+        A language model is in Hugging Face layout there, and is what other recipes build on.
+        """
+        return self.path / "model"
 
     @property
     def predictions(self) -> Path:

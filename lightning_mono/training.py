@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_mono import build
-from lightning_mono.backbones import Backbone, load_backbone, save_backbone
+from lightning_mono.backbones import Backbone, load_backbone
+from lightning_mono.backbones.tokenizer_files import TokenizerFiles
 from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
 from lightning_mono.callbacks.journal import JournalCallback
 from lightning_mono.callbacks.progress import StageProgress
@@ -105,7 +106,8 @@ class Session:
                 if any(stage.data == name for stage in recipe.stages.values())
             }
             self._note_skipped()
-        self.assistant = Assistant(self.mono.model, self.mono.renderer, self.mono.chat)
+        files = TokenizerFiles.of_backbone(self.mono.backbone)
+        self.assistant = Assistant(self.mono.model, self.mono.renderer, self.mono.chat, files)
         self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
         self.module = MonoModule(self.mono.model, self.schedule.stages[0].optim)
 
@@ -119,8 +121,6 @@ class Session:
                 self._train(newest)
         self.mono.model.requires_grad_(False)
         self.assistant.save(self.run.model)
-        if self.recipe.model.scratch is not None:
-            self._export_backbone()
 
     def question_only(self) -> RunFolder | None:
         """The run that saw the same questions without the images; it is made if need be."""
@@ -191,7 +191,7 @@ class Session:
             run = ensure(inner)
         self.language_run = run.path
         pl.seed_everything(self.recipe.seed, workers=True, verbose=False)
-        return load_backbone(str(run.backbone))
+        return load_backbone(str(run.model))
 
     def _open_data(self) -> dict[str, list[tuple[Store, float]]]:
         def note(line: str) -> None:
@@ -235,9 +235,3 @@ class Session:
             if len(ids) >= section.retention_tokens:
                 break
         return rows_of(ids, RETENTION_WIDTH, section.retention_tokens)
-
-    def _export_backbone(self) -> None:
-        backbone = self.mono.backbone
-        state = self.mono.model.state_dict()
-        backbone.tensors = {name: state[name] for name in backbone.tensors}
-        save_backbone(self.run.backbone, backbone)

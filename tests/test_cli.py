@@ -87,7 +87,7 @@ def test_errors_are_one_line_and_exit_2(arguments: list[str], says: str, capsys:
 
 def test_a_bare_model_says_what_it_lacks(tmp_path: Path, capsys: Captured) -> None:
     tiny_model().save_pretrained(tmp_path)
-    assert "chat is missing" in _refused(["generate", str(tmp_path), "--prompt", "a"], capsys)
+    assert "tokenizer.json is missing" in _refused(["chat", str(tmp_path)], capsys)
 
 
 def test_bugs_are_not_dressed_up_as_user_errors(monkeypatch: pytest.MonkeyPatch) -> None:

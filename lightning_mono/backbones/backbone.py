@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -19,11 +20,12 @@ class Backbone:
         config: its shape.
         tensors: its weights, named and shaped as `config.tensor_shapes` says.
         tokenizer: text to ids and back.
-        chat: name of its chat template, ``chatml`` or ``plain``.
+        chat: name of its chat template, e.g. ``chatml``.
         bos_id: id that opens a text, where the model knows one.
         eos_id: id that ends a text or a turn.
         pad_id: id for places that nothing reads.
         stop_ids: every id that ends generation, ``eos_id`` first.
+        files: small files of its folder that are handed on unchanged when a model is saved.
     """
 
     name: str
@@ -35,3 +37,4 @@ class Backbone:
     eos_id: int
     pad_id: int
     stop_ids: tuple[int, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from tokenizers import Tokenizer
 
@@ -15,10 +14,24 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+# What gives a Jinja template away, and our chat template that stands for it.
+_MARKS = (
+    (TURN_START, "chatml"),
+    ("<|start_header_id|>", "llama3"),
+    ("<|user|>", "zephyr"),
+)
 
-def chat_of_template(template: str) -> Literal["chatml", "plain"]:
-    """The name of our chat template that stands for a model's Jinja template."""
-    return "chatml" if TURN_START in template else "plain"
+
+def chat_of_template(template: str, family: str = "") -> str:
+    """The name of our chat template that stands for a model's Jinja template.
+
+    Args:
+        template: the Jinja source; empty where a model has none.
+        family: InternLM2 chats as InternVL does, without line breaks between turns.
+    """
+    if family == "internlm2":
+        return "internlm2-chat"
+    return next((name for mark, name in _MARKS if mark in template), "plain")
 
 
 def stop_ids(tokenizer: Tokenizer, declared: Iterable[int]) -> tuple[int, ...]:

@@ -5,9 +5,8 @@ Rotary positions are in the rotate-half convention; the FFN is SwiGLU, down(silu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ class DecoderConfig:
         max_positions: longest context of pre-training, in tokens.
         qkv_bias: whether the q, k and v projections have biases.
         out_bias: whether attention's output projection has a bias.
+        qk_norm: whether every query and key head passes an RMSNorm before it is rotated (Qwen3).
         tied: whether the head is the embedding; there is no ``head.weight`` then.
     """
 
@@ -66,6 +66,7 @@ class DecoderConfig:
     max_positions: int
     qkv_bias: bool = False
     out_bias: bool = False
+    qk_norm: bool = False
     tied: bool = False
 
     def __post_init__(self) -> None:
@@ -73,12 +74,6 @@ class DecoderConfig:
             raise ValueError(f"kv_heads {self.kv_heads} is no divisor of heads {self.heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions need pairs")
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DecoderConfig:
-        """The inverse of ``dataclasses.asdict``."""
-        scaling = data["rope_scaling"]
-        return cls(**{**data, "rope_scaling": RopeScaling(**scaling) if scaling else None})
 
 
 def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -102,6 +97,9 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
         shapes[f"attention.qkv.text.{name}.weight"] = (size, hidden)
         if config.qkv_bias:
             shapes[f"attention.qkv.text.{name}.bias"] = (size,)
+    if config.qk_norm:
+        for name in ("q_norm", "k_norm"):
+            shapes[f"attention.qkv.text.{name}.weight"] = (config.head_dim,)
     shapes["attention.out.text.weight"] = (hidden, q)
     if config.out_bias:
         shapes["attention.out.text.bias"] = (hidden,)

@@ -18,7 +18,8 @@ from torch import Tensor
 from lightning_mono.backbones.backbone import Backbone
 from lightning_mono.backbones.chat import chat_of_template, stop_ids
 from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
-from lightning_mono.backbones.families import find_family, rename
+from lightning_mono.backbones.families import Gguf, find_family
+from lightning_mono.backbones.families.stored import stored
 from lightning_mono.backbones.located import located
 from lightning_mono.backbones.quants import FORMATS, Array
 from lightning_mono.backbones.tokenizer import tokenizer_from_gguf
@@ -50,11 +51,11 @@ def load_gguf(path: Path, dtype: torch.dtype = torch.float32) -> Backbone:
     with located(path):
         file = GgufFile(path)
         config = file.config()
-        names = rename(config, find_family(config.family).gguf_names)
+        names = {s.name: s.ours[0] for s in stored(tensor_shapes(config), file.family.names)}
         tensors = {
-            ours: _tensor(file, theirs, ours, config).to(dtype) for ours, theirs in names.items()
+            ours: _tensor(file, theirs, ours, config).to(dtype) for theirs, ours in names.items()
         }
-        unknown = sorted(set(file.tensors) - set(names.values()))
+        unknown = sorted(set(file.tensors) - set(names))
         if unknown:
             raise CheckpointError(f"tensor {unknown[0]} has no place in this model")
         tokenizer = tokenizer_from_gguf(file.meta)
@@ -134,8 +135,18 @@ class GgufFile:
 
     def config(self) -> DecoderConfig:
         """The shape of the decoder in it."""
-        family = find_family(self.meta["general.architecture"])
-        return family.from_gguf(self.meta, self.tensors)
+        return self.family.read(self.meta, self.tensors)
+
+    @property
+    def family(self) -> Gguf:
+        """The conventions of its architecture."""
+        name = self.meta["general.architecture"]
+        family = find_family(name).gguf
+        if family is None:
+            raise CheckpointError(
+                f"GGUF files of {name} are not supported: use its Hugging Face folder"
+            )
+        return family
 
     def read(self, name: str) -> Array:
         """A tensor, dequantised, in its shape.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from lightning_mono.assets import pypi
 from lightning_mono.backbones.backbone import Backbone
 from lightning_mono.backbones.gguf import load_gguf
+from lightning_mono.backbones.hub import from_hub, is_hub_id
 from lightning_mono.backbones.huggingface import load_folder
 from lightning_mono.errors import AssetError
 
@@ -58,29 +58,10 @@ def load_backbone(spec: str, dtype: torch.dtype = torch.float32) -> Backbone:
         return load_folder(path, dtype)
     if path.is_file() and path.suffix == ".gguf":
         return load_gguf(path, dtype)
-    if not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec):
-        return replace(load_folder(_from_hub(spec), dtype), name=spec.split("/")[1])
+    if is_hub_id(spec):
+        return replace(load_folder(from_hub(spec), dtype), name=spec.split("/")[1])
     near = get_close_matches(spec.lower(), PACKAGED, n=1)
     hint = f"did you mean {near[0]}?" if near else f"packaged are: {', '.join(PACKAGED)}"
     raise AssetError(
         f"no backbone {spec!r}: not a packaged name, a folder, a .gguf file or a hub id; {hint}"
     )
-
-
-def _from_hub(spec: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise AssetError(
-            f"no folder {spec}; to fetch it from the hub: pip install 'lightning-mono[hub]'"
-        ) from None
-    try:
-        folder = snapshot_download(
-            spec,
-            allow_patterns=["*.json", "*.safetensors", "*.jinja"],
-            ignore_patterns=["*/*"],
-        )
-    except Exception as error:  # the client's own, its HTTP library's, or the system's
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise AssetError(f"no folder {spec}, and the hub did not give it: {said[0]}") from error
-    return Path(folder)

@@ -9,10 +9,24 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from lightning_mono.backbones.sentencepiece import tokenizer_from_sentencepiece
 from lightning_mono.errors import CheckpointError
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE_START, IMAGE_END, IMAGE_CONTEXT = "<img>", "</img>", "<IMG_CONTEXT>"
+# What InternVL adds to a text LLM's vocabulary, in its order: images, quotes, references, boxes.
+VISUAL_TOKENS = (
+    IMAGE_START,
+    IMAGE_END,
+    IMAGE_CONTEXT,
+    "<quad>",
+    "</quad>",
+    "<ref>",
+    "</ref>",
+    "<box>",
+    "</box>",
+)
+SENTENCEPIECE = "tokenizer.model"
 
 _GGUF_CONTROL, _GGUF_USER_DEFINED = 3, 4
 
@@ -24,6 +38,18 @@ class ImageTokens:
     start: int
     end: int
     context: int
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder: ``tokenizer.json``, or a SentencePiece model.
+
+    Raises:
+        CheckpointError: the folder has neither, or it is damaged.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file() and (folder / SENTENCEPIECE).is_file():
+        return tokenizer_from_sentencepiece(folder)
+    return tokenizer_from_file(path)
 
 
 def tokenizer_from_file(path: Path) -> Tokenizer:
@@ -95,11 +121,22 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def add_image_tokens(tokenizer: Tokenizer) -> ImageTokens:
-    """Adds ``<img>``, ``</img>`` and ``<IMG_CONTEXT>`` to a tokenizer that lacks them."""
+    """Adds those of ``VISUAL_TOKENS`` that a tokenizer lacks."""
+    tokenizer.add_special_tokens([_added(name) for name in VISUAL_TOKENS])
+    return image_tokens(tokenizer)
+
+
+def image_tokens(tokenizer: Tokenizer) -> ImageTokens:
+    """The ids of a tokenizer that has the image tokens.
+
+    Raises:
+        CheckpointError: it lacks one.
+    """
     names = (IMAGE_START, IMAGE_END, IMAGE_CONTEXT)
-    tokenizer.add_special_tokens([_added(name) for name in names])
-    vocabulary = tokenizer.get_vocab()
-    return ImageTokens(*(vocabulary[name] for name in names))
+    start, end, context = (tokenizer.token_to_id(name) for name in names)
+    if start is None or end is None or context is None:
+        raise CheckpointError(f"the tokenizer lacks one of the image tokens {', '.join(names)}")
+    return ImageTokens(start, end, context)
 
 
 def _added(token: str, special: bool = True) -> AddedToken:

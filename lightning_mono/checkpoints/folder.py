@@ -1,92 +1,84 @@
-"""A model as a folder: config.json and model.safetensors. Never a pickle."""
+"""A model as a folder: config.json and safetensors, in the published layout. Never a pickle."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from lightning_mono.checkpoints.atomic import replacing
-from lightning_mono.errors import CheckpointError
-from lightning_mono.model.config import MonoConfig
+from lightning_mono.backbones.shards import SHARD_BYTES, Weights, write_weights
+from lightning_mono.checkpoints import tensors as layout
+from lightning_mono.checkpoints.atomic import explained, replacing
+from lightning_mono.checkpoints.config import read_config, write_config
+from lightning_mono.model.assign import assign
 from lightning_mono.model.mono import MonoModel
 
-FORMAT = "lightning_mono/1"
 
-
-def save_model(model: MonoModel, folder: Path, extra: dict[str, Any] | None = None) -> None:
-    """Writes a model; each file appears whole or not at all.
+def save_model(
+    model: MonoModel,
+    folder: Path,
+    further: Mapping[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a model; a run that is killed meanwhile leaves what was there before.
 
     Args:
-        extra: further entries of config.json, e.g. how images and chats are prepared.
+        further: more entries of config.json, e.g. how images and chats are prepared.
+        shard_bytes: weights above this are written as several files with an index.
 
     Raises:
-        CheckpointError: the folder cannot be written.
+        CheckpointError: the folder cannot be written, or the layout cannot express the model.
     """
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    entries = {"format": FORMAT, "model": model.config.to_dict(), **(extra or {})}
+    state = {name: value.detach() for name, value in model.state_dict().items()}
+    dtype = str(model.embed.weight.dtype).removeprefix("torch.")
+    written = write_config(model.config, {**model.entries, **(further or {})})
+    written["torch_dtype"] = dtype
+    entries = layout.entries(model.config, {n: tuple(v.shape) for n, v in state.items()})
+    values = ((entry.name, entry.join(state).contiguous()) for entry in entries)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(folder, values, shard_bytes)
     with replacing(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(entries, indent=2) + "\n")
+        temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def load_model(folder: Path) -> MonoModel:
-    """Reads a folder that :func:`save_model` wrote, in the dtype it was written in.
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    image_size: int | None = None,
+) -> MonoModel:
+    """Reads a model folder, tensor by tensor: memory stays at the model plus one tensor.
+
+    Args:
+        dtype: of the weights; by default that of the files, float16 as float32.
+        image_size: side of a tile in pixels, where it is to differ from the checkpoint's; the
+            position table is resized bicubically.
 
     Raises:
-        CheckpointError: a file is missing, broken, or of another model.
+        CheckpointError: a file is missing, broken, or of a model that is not supported.
     """
-    config = _model_config(folder)
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing: the folder holds no weights")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); copy it again") from error
+    config, entries = read_config(folder)
+    if image_size is not None and config.patchifier is not None:
+        table = config.patchifier.table_size or config.patchifier.image_size
+        resized = replace(config.patchifier, image_size=image_size, table_size=table)
+        config = replace(config, patchifier=resized)
+    weights = Weights(folder)
     with torch.device("meta"):
         model = MonoModel(config)
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    _check(path, wanted, {name: value.shape for name, value in tensors.items()})
-    model.load_state_dict(tensors, assign=True)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    stored = layout.entries(config, shapes)
+    weights.check_names({entry.name for entry in stored}, layout.ignored(config))
+    dtype = dtype or weights.dtype()
+    # The largest first: what is read lies beside its copy for a moment, and there is room then.
+    for entry in sorted(stored, key=lambda entry: -math.prod(entry.shape)):
+        value = weights.read(entry.name, entry.shape).to(dtype)
+        for name, part in entry.split(value).items():
+            assign(model, name, part)
+    model.entries = entries
     return model
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The entries of a model folder's config.json."""
-    path = folder / "config.json"
-    try:
-        entries = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is no model folder: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(entries, dict) or entries.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not of the format {FORMAT}")
-    return entries
-
-
-def _model_config(folder: Path) -> MonoConfig:
-    try:
-        return MonoConfig.from_dict(read_config(folder)["model"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{folder / 'config.json'} does not describe a model: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _check(path: Path, wanted: dict[str, torch.Size], found: dict[str, torch.Size]) -> None:
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise CheckpointError(f"{path}: {len(missing)} tensors are missing, first {missing[0]}")
-    if unknown := sorted(found.keys() - wanted.keys()):
-        raise CheckpointError(f"{path}: {len(unknown)} tensors do not belong, first {unknown[0]}")
-    for name, shape in wanted.items():
-        if found[name] != shape:
-            raise CheckpointError(
-                f"{path}: {name} has shape {tuple(found[name])}, config.json says {tuple(shape)}"
-            )

@@ -6,7 +6,28 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from PIL import Image
+
 Split = Literal["train", "test"]
+
+PLACEHOLDER = "<image>"
+"""Stands for a picture in a question."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question of a conversation with the pictures that come with it.
+
+    Attributes:
+        question: what is asked; ``<image>`` in it stands for the next of the pictures, and without
+            any the pictures stand in front.
+        images: encoded image files, or pictures.
+        answer: what was answered; None where the answer is still to come.
+    """
+
+    question: str
+    images: tuple[bytes | Image.Image, ...] = ()
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -14,7 +35,7 @@ class Exchange:
     """One question with its answer.
 
     Attributes:
-        question: what is asked, without any chat markup.
+        question: what is asked, without any chat markup; see :class:`Sample` for ``<image>``.
         answer: what the model is to say.
         kind: the type of question, for reports; may be empty.
     """
@@ -30,6 +51,9 @@ class Sample:
 
     Three shapes occur: images with exchanges; a text with exchanges, which share it ("reading");
     a text alone, which is a document to be modelled from its first word to its last.
+
+    The images open the first question, unless ``<image>`` in the questions says where each of them
+    stands. Exchanges that are independent share the images, so there it may only open the first.
 
     Attributes:
         id: unique in its source and split.
@@ -54,6 +78,14 @@ class Skipped:
 
     id: str
     reason: str
+
+
+def without_leading(question: str) -> tuple[int, str]:
+    """How many placeholders a question begins with, and the rest of it."""
+    count, rest = 0, question.strip()
+    while rest.startswith(PLACEHOLDER):
+        count, rest = count + 1, rest.removeprefix(PLACEHOLDER).lstrip()
+    return count, rest
 
 
 def held_out(key: str, share: float) -> bool:

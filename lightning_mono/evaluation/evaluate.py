@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from lightning_mono.assets import cache_dir
-from lightning_mono.backbones import load_backbone
 from lightning_mono.checkpoints.atomic import replacing
 from lightning_mono.data.prepare import prepare
 from lightning_mono.data.sample import Sample
@@ -129,7 +128,7 @@ def _quiz(recipe: Recipe, assistant: Assistant) -> dict[str, Any]:
         return {"skipped": str(error)}
     tokenizer, device = assistant.renderer.tokenizer, assistant.model.device
     assert recipe.model.backbone is not None
-    untouched = MonoModel.from_backbone(load_backbone(recipe.model.backbone)).to(device).eval()
+    untouched = MonoModel.graft(recipe.model.backbone).to(device).eval()
     before = quiz(untouched, tokenizer, items, device)
     after = quiz(assistant.model, tokenizer, items, device)
     return {"before": before.correct, "after": after.correct, "total": after.total}

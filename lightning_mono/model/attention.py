@@ -45,10 +45,8 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.head_dim = config.head_dim
-        q_size, kv_size = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        qkv = QKV(config.hidden_size, q_size, kv_size, bias=config.qkv_bias)
-        out = nn.Linear(q_size, config.hidden_size, bias=config.out_bias)
-        self.qkv = Experts(qkv, visual=visual)
+        out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.out_bias)
+        self.qkv = Experts(QKV(config), visual=visual)
         self.out = Experts(out, visual=visual)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:

@@ -30,6 +30,7 @@ class Batch:
         targets: the ids of those next tokens, (n,) int64.
         weights: each target's share of the loss, relative to the others, (n,) float32.
         tokens: how many are not padding.
+        packed: a row may hold several documents, each of which is to be read as if alone.
         plain: every row is one unpadded document without branches: plain causal attention.
         samples: ids of the samples inside, for messages.
     """
@@ -44,6 +45,7 @@ class Batch:
     targets: Tensor
     weights: Tensor
     tokens: int
+    packed: bool = False
     plain: bool = False
     samples: list[str] = field(default_factory=list)
 
@@ -58,12 +60,14 @@ class Batch:
         supervised: Tensor,
         pixel_values: Tensor,
         image_context_id: int | None,
+        packed: bool = True,
         loss: Literal["token", "sample", "square"] = "token",
         samples: list[str] | None = None,
     ) -> Batch:
         """Derives layout and targets; ``supervised`` marks target tokens, (batch, tokens) bool.
 
         Args:
+            packed: whether rows may hold several documents.
             loss: how much a document of x targets weighs: ``token`` x, ``sample`` 1, ``square``
                 sqrt(x) (InternVL 2.5, section 3.3).
 
@@ -93,6 +97,7 @@ class Batch:
             targets=input_ids.reshape(-1)[target_at],
             weights=_weights(documents, target_at, loss),
             tokens=int((documents != 0).sum()),
+            packed=packed,
             plain=bool((documents == 1).all()) and not bool(branches.any()),
             samples=samples or [],
         )
@@ -114,6 +119,7 @@ class Batch:
             targets=move(self.targets),
             weights=move(self.weights),
             tokens=self.tokens,
+            packed=self.packed,
             plain=self.plain,
             samples=self.samples,
         )

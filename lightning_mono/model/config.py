@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
 
@@ -19,6 +21,8 @@ class PatchifierConfig:
         merge: patches merged along each side, so merge**2 patches make one token.
         order: reading order of the merged grid: v2 is row by row, v1 is the transposed order of
             early InternVL checkpoints.
+        table_size: side in pixels of the tiles that the position table was made for, where that
+            is not ``image_size``; the table is resized bicubically then.
     """
 
     image_size: int
@@ -26,6 +30,7 @@ class PatchifierConfig:
     width: int
     merge: int = 2
     order: Literal["v1", "v2"] = "v2"
+    table_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size % (self.patch_size * self.merge):
@@ -35,6 +40,11 @@ class PatchifierConfig:
             )
 
     @property
+    def table_grid(self) -> int:
+        """Patches along one side of the position table."""
+        return (self.table_size or self.image_size) // self.patch_size
+
+    @property
     def grid(self) -> int:
         """Tokens along one side of a tile."""
         return self.image_size // (self.patch_size * self.merge)
@@ -42,6 +52,11 @@ class PatchifierConfig:
     @property
     def tokens_per_tile(self) -> int:
         return self.grid**2
+
+    def tokens_of(self, pixel_values: Tensor) -> int:
+        """Tokens of each of these tiles, (tiles, 3, size, size), whatever their size."""
+        step = self.patch_size * self.merge
+        return (pixel_values.shape[-2] // step) * (pixel_values.shape[-1] // step)
 
 
 @dataclass(frozen=True)
@@ -68,16 +83,3 @@ class MonoConfig:
     patchifier: PatchifierConfig | None = None
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     image_context_id: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> MonoConfig:
-        patchifier = data["patchifier"]
-        return cls(
-            decoder=DecoderConfig.from_dict(data["decoder"]),
-            patchifier=PatchifierConfig(**patchifier) if patchifier else None,
-            experts=ExpertsConfig(**{k: tuple(v) for k, v in data["experts"].items()}),
-            image_context_id=data["image_context_id"],
-        )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mono.backbones.config import DecoderConfig
 from lightning_mono.kernels import Kernel, gathered
 from lightning_mono.model.layout import ModalityLayout
 
@@ -66,13 +67,26 @@ class SwiGLU(nn.Module):
 
 
 class QKV(nn.Module):
-    """Query, key and value projections side by side: (rows, hidden) -> (rows, q + k + v)."""
+    """Query, key and value projections side by side: (rows, hidden) -> (rows, q + k + v).
 
-    def __init__(self, hidden_size: int, q_size: int, kv_size: int, *, bias: bool) -> None:
+    Where the family norms every query and key head (Qwen3), that is a part of the projection, so
+    an attention expert has norms of its own.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.q = nn.Linear(hidden_size, q_size, bias=bias)
-        self.k = nn.Linear(hidden_size, kv_size, bias=bias)
-        self.v = nn.Linear(hidden_size, kv_size, bias=bias)
+        hidden, self.head_dim = config.hidden_size, config.head_dim
+        q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q = nn.Linear(hidden, q_size, bias=config.qkv_bias)
+        self.k = nn.Linear(hidden, kv_size, bias=config.qkv_bias)
+        self.v = nn.Linear(hidden, kv_size, bias=config.qkv_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+        q, k = self._normed(self.q(x), self.q_norm), self._normed(self.k(x), self.k_norm)
+        return torch.cat([q, k, self.v(x)], dim=-1)
+
+    def _normed(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
+        """Norms each head of (..., heads * head_dim)."""
+        return x if norm is None else norm(x.unflatten(-1, (-1, self.head_dim))).flatten(-2)

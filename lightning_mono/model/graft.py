@@ -2,53 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_mono.backbones import Backbone
+from lightning_mono.backbones import Backbone, add_image_tokens, load_backbone
+from lightning_mono.model.assign import assign
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 from lightning_mono.model.mono import MonoModel
+from lightning_mono.placement import layers_of
+
+PUBLISHED: Mapping[str, Any] = {"image_size": 448, "patch_size": 14, "width": 1024, "merge": 2}
+"""Mono-InternVL-2B's patchifier: 256 tokens for a tile of 448 x 448 pixels."""
 
 
 def graft(
-    backbone: Backbone,
-    patchifier: PatchifierConfig | None,
-    experts: ExpertsConfig,
-    image_context_id: int | None,
+    llm: Backbone | str | Path,
+    patchifier: PatchifierConfig | Mapping[str, Any] | None = None,
+    experts: ExpertsConfig | Mapping[str, Any] | None = None,
 ) -> MonoModel:
-    """Builds the model around the backbone's weights; experts are copies of the text weights.
+    """Builds the model around a text LLM's weights; experts are copies of the text weights.
 
-    The vocabulary grows to the tokenizer's size where image tokens were added to it; the new rows
-    of embeddings and head get the mean of the old ones. The patchifier's last layer is scaled so
-    that visual tokens enter the decoder as large as words do.
+    With a patchifier the tokenizer gets InternVL's visual tokens (``backbone.tokenizer`` itself,
+    where a backbone is given), and their rows of embeddings and head get the mean of the old ones.
+    The patchifier's last layer is scaled so that visual tokens enter the decoder as large as words.
+
+    Args:
+        llm: a loaded backbone, or what `load_backbone` takes: a folder in Hugging Face layout, a
+            hub id, a GGUF file, a packaged name.
+        patchifier: its settings, or those of them that differ from ``PUBLISHED``, e.g. ``{}`` or
+            ``{"image_size": 224}``; None for a text-only model.
+        experts: layers by kind, or words for them, e.g. ``{"ffn": "all", "attention": "last:4"}``;
+            None for no visual experts.
+
+    Raises:
+        AssetError, CheckpointError: the LLM cannot be had.
+        ValueError: a setting that does not fit it.
     """
+    backbone = llm if isinstance(llm, Backbone) else load_backbone(str(llm))
+    if isinstance(patchifier, Mapping):
+        patchifier = PatchifierConfig(**{**PUBLISHED, **patchifier})
+    if not isinstance(experts, ExpertsConfig):
+        layers = backbone.config.layers
+        experts = ExpertsConfig(**{k: layers_of(v, layers) for k, v in (experts or {}).items()})
+    known, image_id = backbone.tokenizer.get_vocab_size(), None
+    if patchifier is not None:
+        image_id = add_image_tokens(backbone.tokenizer).context
     vocab = max(backbone.config.vocab_size, backbone.tokenizer.get_vocab_size())
     decoder = replace(backbone.config, vocab_size=vocab)
-    tensors = dict(backbone.tensors)
-    for name in ("embed.weight", "head.weight"):
-        if name in tensors:
-            tensors[name] = _grown(tensors[name], vocab)
-    config = MonoConfig(decoder, patchifier, experts, image_context_id)
-    dtype = tensors["embed.weight"].dtype
-    with torch.device("meta"):
-        model = MonoModel(config).to(dtype)
-    if model.patchifier is not None:
-        model.patchifier = type(model.patchifier)(model.patchifier.config, decoder.hidden_size)
-        model.patchifier.to(dtype)
-    weights = {name: tensors.get(_source(name)) for name in _names(model)}
-    missing = [name for name, value in weights.items() if value is None]
-    if missing:
-        raise ValueError(f"backbone {backbone.name}: no weight for {missing[0]}")
-    _assign(model, {name: value for name, value in weights.items() if value is not None})
+    model = _empty(MonoConfig(decoder, patchifier, experts, image_id), backbone)
+    for name in [name for name, _ in model.named_parameters()]:
+        if name.startswith("patchifier."):
+            continue
+        value = backbone.tensors.get(_source(name))
+        if value is None:
+            raise ValueError(f"backbone {backbone.name}: no weight for {name}")
+        if name in ("embed.weight", "head.weight"):
+            value = _with_means(value, known, backbone.tokenizer.get_vocab_size())
+        # An expert must not share its sister's storage, nor the model the backbone's.
+        assign(model, name, value.clone())
     if model.patchifier is not None:
         _match_scale(model)
     return model
 
 
-def _names(model: MonoModel) -> list[str]:
-    return [name for name, _ in model.named_parameters() if not name.startswith("patchifier.")]
+def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
+    """The model without memory for the decoder; the patchifier is drawn at random."""
+    dtype = backbone.tensors["embed.weight"].dtype
+    with torch.device("meta"):
+        model = MonoModel(config).to(dtype)
+    if model.patchifier is not None:
+        model.patchifier = type(model.patchifier)(
+            model.patchifier.config, config.decoder.hidden_size
+        ).to(dtype)
+    return model
 
 
 def _source(name: str) -> str:
@@ -56,26 +87,21 @@ def _source(name: str) -> str:
     return name.replace(".visual.", ".text.")
 
 
-def _grown(weight: Tensor, rows: int) -> Tensor:
-    new = rows - weight.shape[0]
-    if new <= 0:
-        return weight
-    mean = weight.float().mean(0, keepdim=True).to(weight.dtype)
-    return torch.cat([weight, mean.expand(new, -1)])
+def _with_means(weight: Tensor, known: int, tokens: int) -> Tensor:
+    """Sets the rows of ids ``known`` to ``tokens`` to the mean of those before; adds rows for it.
 
+    A padded vocabulary (Qwen) has spare rows for new tokens, but nothing has ever trained them.
 
-def _assign(model: MonoModel, weights: dict[str, Tensor]) -> None:
-    """Gives every parameter storage of its own (an expert must not share its sister's)."""
-    for name, parameter in list(model.named_parameters()):
-        if name not in weights:
-            continue
-        value = weights[name]
-        if value.shape != parameter.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, the config says {tuple(parameter.shape)}"
-            )
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(value.clone()))
+    Args:
+        weight: (vocabulary, hidden).
+        known: tokens of the tokenizer before any was added.
+        tokens: of the tokenizer now.
+    """
+    known = min(known, weight.shape[0])
+    mean = weight[:known].float().mean(0).to(weight.dtype)
+    grown = torch.cat([weight, mean.expand(max(0, tokens - weight.shape[0]), -1)])
+    grown[known:tokens] = mean
+    return grown
 
 
 @torch.no_grad()

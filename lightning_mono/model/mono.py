@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mono.backbones.shards import SHARD_BYTES
 from lightning_mono.model.attention import Context
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.cache import KVCache
@@ -19,10 +20,14 @@ from lightning_mono.model.decoder import Block
 from lightning_mono.model.experts import Experts, RMSNorm
 from lightning_mono.model.mask import batch_mask
 from lightning_mono.model.patchifier import Patchifier
-from lightning_mono.model.positions import rotary_tables
+from lightning_mono.model.placeholder import placeholder_id
+from lightning_mono.model.positions import document_lengths, rotary_tables
 
 if TYPE_CHECKING:
     from lightning_mono.backbones import Backbone
+    from lightning_mono.model.session import Session
+
+FLOAT16 = "float16 overflows in these models and gives NaN; use bfloat16 or float32"
 
 
 @dataclass
@@ -47,11 +52,16 @@ class MonoModel(nn.Module):
     """A monolithic multimodal LLM, in plain PyTorch.
 
     Without patchifier and experts it is the text LLM itself: the same modules, the same numbers.
+
+    Attributes:
+        config: what it is made of.
+        entries: of the config.json it was loaded from; :meth:`save_pretrained` hands them on.
     """
 
     def __init__(self, config: MonoConfig) -> None:
         super().__init__()
         self.config = config
+        self.entries: dict[str, Any] = {}
         decoder = config.decoder
         self.embed = nn.Embedding(decoder.vocab_size, decoder.hidden_size)
         self.patchifier = (
@@ -66,34 +76,60 @@ class MonoModel(nn.Module):
     # -- building ---------------------------------------------------------------------------
 
     @classmethod
-    def from_backbone(
+    def graft(
         cls,
-        backbone: Backbone,
+        llm: Backbone | str | Path,
         *,
-        patchifier: PatchifierConfig | None = None,
-        experts: ExpertsConfig | None = None,
-        image_context_id: int | None = None,
+        patchifier: PatchifierConfig | Mapping[str, Any] | None = None,
+        experts: ExpertsConfig | Mapping[str, Any] | None = None,
     ) -> MonoModel:
-        """Turns a text LLM into a monolithic MLLM; experts start as copies of the text weights.
-
-        Rows that a larger vocabulary needs (image tokens) get the mean of the embeddings.
-        """
+        """Turns a text LLM into a monolithic MLLM; see :func:`lightning_mono.model.graft.graft`."""
         from lightning_mono.model.graft import graft  # composition over this class
 
-        return graft(backbone, patchifier, experts or ExpertsConfig(), image_context_id)
+        return graft(llm, patchifier, experts)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> MonoModel:
-        """Loads a folder that :meth:`save_pretrained` wrote."""
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        image_size: int | None = None,
+    ) -> MonoModel:
+        """Loads a model in the published layout: a folder, or an id on the Hugging Face hub.
+
+        Nothing but JSON and safetensors is read, and no code of a checkpoint is ever run.
+
+        Args:
+            path: e.g. ``OpenGVLab/Mono-InternVL-2B``, a folder of :meth:`save_pretrained`, a run
+                folder, or a text LLM in Hugging Face layout.
+            dtype: of the weights, bfloat16 or float32; by default that of the files.
+            image_size: side of a tile in pixels, where it is to differ from the checkpoint's: the
+                position table is resized bicubically.
+
+        Raises:
+            CheckpointError: a file is missing, broken, or of a model that is not supported.
+            AssetError: there is no such folder, and the hub did not give it.
+        """
         from lightning_mono.checkpoints.folder import load_model
+        from lightning_mono.checkpoints.locate import model_folder
 
-        return load_model(Path(folder))
+        if dtype == torch.float16:
+            raise ValueError(FLOAT16)
+        return load_model(model_folder(path), dtype=dtype, image_size=image_size)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json and model.safetensors."""
+    def save_pretrained(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Writes config.json and weights in the layout of the published checkpoints.
+
+        Args:
+            shard_bytes: weights above this are written as several files with an index.
+
+        Raises:
+            CheckpointError: the folder cannot be written, or the layout cannot express the model.
+        """
         from lightning_mono.checkpoints.folder import save_model
 
-        save_model(self, Path(folder))
+        save_model(self, Path(folder), shard_bytes=shard_bytes)
 
     def copy_experts_from_text(self) -> None:
         """Sets every visual expert to its layer's text weights."""
@@ -138,10 +174,15 @@ class MonoModel(nn.Module):
         """
         if mask is None and cache is None:
             mask = batch_mask(batch)
-        length = batch.input_ids.shape[1] + (cache.length if cache else 0)
-        cos, sin = rotary_tables(self.config.decoder, batch.positions, length)
+        view: int | Tensor = batch.input_ids.shape[1] + (cache.length if cache else 0)
+        decoder = self.config.decoder
+        if batch.packed and decoder.rope_scaling and decoder.rope_scaling.kind == "dynamic":
+            view = document_lengths(batch.positions, batch.documents)
+        cos, sin = rotary_tables(decoder, batch.positions, view)
         context = Context(batch.layout, cos, sin, mask, cache, attentions)
         x = self.embeddings(batch)
+        if torch.float16 in (x.dtype, self._autocast_dtype()):
+            raise ValueError(FLOAT16)
         for layer in self.layers:
             if hidden_states is not None:
                 hidden_states.append(x)
@@ -201,11 +242,20 @@ class MonoModel(nn.Module):
         attention_mask: Tensor | None = None,
         tiles_per_sample: Tensor | None = None,
     ) -> Batch:
-        """Makes a batch of one document a row from padded ids; the mask marks real tokens."""
+        """Makes a batch of one document a row from padded ids; the mask marks real tokens.
+
+        Raises:
+            ValueError: image tokens and tiles do not match, or the image placeholder's id is not
+                known and does not follow from them.
+        """
         real = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
         if pixel_values is None:
             size = self.config.patchifier.image_size if self.config.patchifier else 0
             pixel_values = torch.zeros(0, 3, size, size, device=input_ids.device)
+        a_tile = self.config.patchifier.tokens_of(pixel_values) if self.config.patchifier else 0
+        image_id = self.config.image_context_id
+        if image_id is None and len(pixel_values) and a_tile:
+            image_id = placeholder_id(input_ids, real.bool(), len(pixel_values) * a_tile, a_tile)
         batch = Batch.build(
             input_ids=input_ids,
             positions=(real.cumsum(1) - 1).clamp(min=0),
@@ -213,11 +263,12 @@ class MonoModel(nn.Module):
             branches=torch.zeros_like(input_ids, dtype=torch.int32),
             supervised=torch.zeros_like(input_ids, dtype=torch.bool),
             pixel_values=pixel_values,
-            image_context_id=self.config.image_context_id,
+            image_context_id=image_id,
+            packed=False,
         )
         if tiles_per_sample is not None and self.config.patchifier is not None:
             asked = batch.layout.mask.sum(1)
-            given = tiles_per_sample.to(asked.device) * self.config.patchifier.tokens_per_tile
+            given = tiles_per_sample.to(asked.device) * a_tile
             if not torch.equal(asked, given.to(asked.dtype)):
                 raise ValueError(
                     f"image tokens per sample are {asked.tolist()}, but the tiles given make "
@@ -226,16 +277,26 @@ class MonoModel(nn.Module):
         return batch
 
     def generate(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """New token ids, (batch, new); see :func:`lightning_mono.model.generate.generate`."""
+        """New token ids, (batch, new); takes what :meth:`Session.stream` takes, and is greedy by default."""
         from lightning_mono.model.generate import generate
 
         return generate(self, input_ids, *args, **kwargs)
 
     def stream(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
-        """Yields (batch,) ids as they come; see :func:`lightning_mono.model.generate.stream`."""
+        """Yields (batch,) ids as they come; takes what :meth:`Session.stream` takes."""
         from lightning_mono.model.generate import stream
 
         return stream(self, input_ids, *args, **kwargs)
+
+    def session(self, batch: int = 1) -> Session:
+        """A conversation in ``batch`` rows, over several turns; images may come in any of them."""
+        from lightning_mono.model.session import Session
+
+        return Session(self, batch)
+
+    def _autocast_dtype(self) -> torch.dtype | None:
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
     @property
     def device(self) -> torch.device:

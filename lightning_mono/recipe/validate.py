@@ -23,6 +23,7 @@ SOURCES = (
     "text_files",
     "jsonl",
 )
+CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
 KERNELS = ("auto", "masked_dense", "gathered")
 STRATEGIES = ("auto", "mono_single", "mono_ddp")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
@@ -57,7 +58,7 @@ def _model(recipe: Recipe) -> Iterator[str]:
     if (model.backbone is None) == (model.scratch is None):
         yield "model: name a backbone, or describe a new one under scratch; one of the two"
     if model.chat is not None:
-        yield from _choice("model.chat", model.chat, ("chatml", "plain"))
+        yield from _choice("model.chat", model.chat, CHATS)
     if model.backbone is not None:
         yield from _backbone(model.backbone)
     if model.scratch is not None:

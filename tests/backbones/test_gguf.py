@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mono.backbones import Backbone, load_backbone
-from lightning_mono.backbones.families import find_family, rename
+from lightning_mono.backbones import Backbone, load_backbone, tensor_shapes
+from lightning_mono.backbones.families.llama import GGUF_NAMES
+from lightning_mono.backbones.families.stored import stored
 from lightning_mono.backbones.gguf import GgufFile, rotate_half_order
 from lightning_mono.backbones.quants import FORMATS
 from lightning_mono.errors import CheckpointError
@@ -46,7 +47,8 @@ def write(path: Path, backbone: Backbone, **changes: Any) -> Path:
     if "eos" not in changes:
         writer.add_eos_token_id(2)
     writer.add_chat_template("<|im_start|>")
-    for ours, theirs in rename(config, find_family("llama").gguf_names).items():
+    for entry in stored(tensor_shapes(config), GGUF_NAMES):
+        theirs, ours = entry.name, entry.ours[0]
         value = backbone.tensors[ours]
         if ".qkv.text.q." in ours:
             value = interleaved(value, config.heads)
@@ -133,7 +135,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"architecture": "qwen9"}, "family 'qwen9' is not supported, only llama"),
+        ({"architecture": "qwen9"}, "family 'qwen9' is not supported"),
         ({"pre": "deepseek"}, "(gpt2, deepseek) is not supported"),
         ({"rotary": 4}, "a part of each head"),
         ({"eos": None}, "no key tokenizer.ggml.eos_token_id"),

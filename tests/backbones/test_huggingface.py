@@ -72,7 +72,7 @@ def test_transformers_reads_what_is_saved_and_computes_the_same(
     backbone = make_backbone(**SHAPES[shape])
     save_backbone(tmp_path, backbone)
     oracle = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    model = MonoModel.from_backbone(load_backbone(str(tmp_path)))
+    model = MonoModel.graft(load_backbone(str(tmp_path)))
     with torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, oracle(IDS).logits, atol=1e-5, rtol=0)
 
@@ -172,7 +172,7 @@ def test_a_shard_without_the_tensor_that_the_index_promises_is_named(saved: Path
     in_two_shards(saved)
     shard = saved / "model-00002-of-00002.safetensors"
     save_file({"other": torch.zeros(1)}, shard)
-    assert f"{shard} is damaged" in refusal(saved)
+    assert f"{shard}: no tensor" in refusal(saved)
 
 
 @pytest.mark.parametrize("size", [0, 4, 500, -4])
@@ -223,7 +223,7 @@ def test_a_folder_that_was_not_finished_is_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"model_type": "gpt_neox"}, "family 'gpt_neox' is not supported, only llama"),
+        ({"model_type": "gpt_neox"}, "family 'gpt_neox' is not supported"),
         ({"model_type": None}, "no key model_type"),
         ({"hidden_size": None}, "no key hidden_size"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),

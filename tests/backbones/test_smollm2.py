@@ -23,7 +23,7 @@ LOSSES = {"english": 3.838718, "unicode": 3.892570, "chat": 3.125257}
 
 @pytest.fixture(scope="module")
 def model(smollm2: Backbone) -> MonoModel:
-    return MonoModel.from_backbone(smollm2).eval()
+    return MonoModel.graft(smollm2).eval()
 
 
 def ids_of(backbone: Backbone, text: str) -> torch.Tensor:

@@ -46,7 +46,7 @@ def test_image_tokens_are_single_tokens_and_are_added_once() -> None:
     assert (tokens.start, tokens.end, tokens.context) == (290, 291, 292)
     assert tokenizer.encode("a<img><IMG_CONTEXT></img>").ids[1:] == [290, 292, 291]
     assert add_image_tokens(tokenizer) == tokens
-    assert tokenizer.get_vocab_size() == 293
+    assert tokenizer.get_vocab_size() == 299
 
 
 def test_padding_and_truncation_of_a_file_are_dropped(tmp_path: Path) -> None:

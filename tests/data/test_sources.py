@@ -241,6 +241,56 @@ def test_jsonl_forms(write_jsonl: WriteJsonl) -> None:
     assert (reading.text, len(reading.exchanges), reading.images) == ("a text", 1, ())
 
 
+def talk(*said: str) -> list[dict[str, str]]:
+    sides = ("human", "gpt") * len(said)
+    return [{"from": side, "value": value} for side, value in zip(sides, said, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("record", "questions", "dialogue"),
+    [
+        ({"conversations": talk("<image>\nred?", "no")}, ["red?"], False),
+        ({"conversations": talk("<image> red?", "no", "why?", "a")}, ["red?", "why?"], True),
+        ({"question": "<image>red?", "answer": "no"}, ["red?"], False),
+        ({"conversations": talk("red?\n<image>\n", "no")}, ["red?\n<image>"], True),
+        ({"question": "is <image> red?", "answer": "no"}, ["is <image> red?"], True),
+        ({"conversations": talk("a", "b", "<image>\nc", "d")}, ["a", "<image>\nc"], True),
+        (
+            {"images": ["red.png"] * 2, "conversations": talk("<image>\na", "b", "c <image>", "d")},
+            ["<image>\na", "c <image>"],
+            True,
+        ),
+        (
+            {"images": ["red.png"] * 2, "conversations": talk("<image>\n<image>\na", "b")},
+            ["a"],
+            False,
+        ),
+    ],
+)
+def test_jsonl_keeps_placeholders_that_say_where(
+    write_jsonl: WriteJsonl, record: dict[str, Any], questions: list[str], dialogue: bool
+) -> None:
+    (sample,) = read("jsonl", path=str(write_jsonl([{"image": "red.png", **record}])))
+    assert [exchange.question for exchange in sample.exchanges] == questions
+    assert sample.dialogue is dialogue
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"image": "red.png", "conversations": talk("<image> <image>", "b")}, "2 <image> for 1"),
+        ({"images": ["red.png"] * 2, "question": "<image>", "answer": "b"}, "1 <image> for 2"),
+        ({"question": "<image> red?", "answer": "b"}, "1 <image> for 0"),
+    ],
+)
+def test_jsonl_skips_lines_with_more_or_fewer_placeholders_than_images(
+    write_jsonl: WriteJsonl, record: dict[str, Any], reason: str
+) -> None:
+    path = write_jsonl([{"text": "a document"}, {"id": "7", **record}])
+    _, skipped = SourceSpec("jsonl", options={"path": str(path)}).read()
+    assert skipped == Skipped("7", f"line 2: has {reason} images")
+
+
 def test_jsonl_is_whole_unless_a_share_is_held_out(write_jsonl: WriteJsonl) -> None:
     path = write_jsonl([{"id": f"s{n}", "text": "a"} for n in range(200)])
     assert len(read("jsonl", path=str(path))) == len(read("jsonl", "test", path=str(path))) == 200

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from lightning_mono import kernels
 from lightning_mono.model import MonoModel
 from lightning_mono.model.cache import KVCache
-from lightning_mono.model.generate import _read
 from lightning_mono.testing import IMAGE, tiny_config, tiny_decoder, tiny_model
 
 PROMPTS = [
@@ -71,16 +70,13 @@ def test_cached_ids_equal_recomputed_ones_in_a_ragged_batch(side: str, kernel: s
 @pytest.mark.parametrize("split", [1, 2, 6, 7])
 def test_an_image_may_come_after_prefill(split: int) -> None:
     ids = torch.tensor([[5, 6, IMAGE, IMAGE, IMAGE, IMAGE, 7, 8]])
-    pixels = torch.randn(1, 3, 16, 16)
+    pixels = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    session = MODEL.session()
+    for piece in (ids[:, :split], ids[:, split:]):
+        logits = session.read(piece, pixels if (piece == IMAGE).any() else None)
     with torch.no_grad():
-        whole = MODEL.hidden(MODEL.batch(ids, pixels))
-        cache = KVCache(MODEL.config.decoder, 1, 8, device="cpu", dtype=torch.float64)
-        parts = []
-        for piece, at in ((ids[:, :split], 0), (ids[:, split:], split)):
-            batch = MODEL.batch(piece, pixels if (piece == IMAGE).any() else None)
-            batch.positions += at
-            parts.append(_read(MODEL, batch, cache))
-    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-9, rtol=1e-9)
+        whole = MODEL(ids, pixels).logits[:, -1].float()
+    torch.testing.assert_close(logits, whole)
 
 
 def test_plain_prompts_take_no_mask_and_say_the_same() -> None:
@@ -114,6 +110,7 @@ sampling = st.fixed_dictionaries(
         "temperature": st.floats(0.1, 3.0),
         "top_p": st.floats(0.05, 1.0),
         "top_k": st.integers(0, 80),
+        "repetition_penalty": st.floats(0.5, 2.0),
         "seed": st.integers(0, 2**31),
     }
 )
@@ -126,6 +123,30 @@ def test_sampling_repeats_under_a_seed(choice: dict[str, float]) -> None:
     first = MODEL.generate(ids, max_new_tokens=4, **choice)
     torch.rand(3)  # the global generator must not matter
     assert torch.equal(first, MODEL.generate(ids, max_new_tokens=4, **choice))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_penalty_counts_the_text_of_prompt_and_answer_but_no_placeholder_or_padding(
+    side: str,
+) -> None:
+    ids, mask = _padded(PROMPTS, side)
+    ours = MODEL.generate(
+        ids, _pixels(PROMPTS), mask, max_new_tokens=8, repetition_penalty=3.0
+    ).tolist()
+    tile = 0
+    for row, prompt in zip(ours, PROMPTS, strict=True):
+        tiles = prompt.count(IMAGE) // 4
+        pixels = _pixels(PROMPTS)[tile : tile + tiles]
+        tile += tiles
+        said: list[int] = []
+        for _ in range(8):
+            with torch.no_grad():
+                logits = MODEL(torch.tensor([prompt + said]), pixels).logits[0, -1].tolist()
+            for id in {*prompt, *said} - {IMAGE}:
+                logits[id] *= 3.0 if logits[id] < 0 else 1 / 3.0
+            said.append(max(range(64), key=logits.__getitem__))
+        assert row == said
+    assert ours != MODEL.generate(ids, _pixels(PROMPTS), mask, max_new_tokens=8).tolist()
 
 
 def test_seeds_differ_and_narrow_sampling_is_greedy() -> None:
@@ -154,7 +175,9 @@ def test_sampling_stays_inside_what_it_may_choose(top_k: int, top_p: float, seed
     assert int(new) in order[:within].tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"repetition_penalty": 0.0}]
+)
 def test_impossible_sampling_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="temperature"):
         MODEL.generate(torch.tensor([[5]]), **wrong)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_mono.backbones import add_image_tokens
 from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
 from lightning_mono.testing import tiny_backbone
 
@@ -15,10 +14,7 @@ EVERYWHERE = ExpertsConfig(ffn=(0, 1), attention=(0, 1), norms=(0, 1))
 
 def _graft(tied: bool = False) -> tuple[MonoModel, dict[str, torch.Tensor]]:
     backbone = tiny_backbone(tied=tied)
-    context = add_image_tokens(backbone.tokenizer).context
-    model = MonoModel.from_backbone(
-        backbone, patchifier=PATCHIFIER, experts=EVERYWHERE, image_context_id=context
-    )
+    model = MonoModel.graft(backbone, patchifier=PATCHIFIER, experts=EVERYWHERE)
     return model, backbone.tensors
 
 
@@ -29,9 +25,9 @@ def test_old_rows_stay_and_new_ones_are_the_mean(tied: bool) -> None:
     assert ("head.weight" in dict(model.named_parameters())) is not tied
     for name in ("embed.weight", *(() if tied else ("head.weight",))):
         weight = model.get_parameter(name)
-        assert weight.shape[0] == old + 3
+        assert weight.shape[0] == old + 9
         assert torch.equal(weight[:old], tensors[name])
-        torch.testing.assert_close(weight[old:], tensors[name].mean(0).expand(3, -1))
+        torch.testing.assert_close(weight[old:], tensors[name].mean(0).expand(9, -1))
 
 
 def test_every_weight_is_the_backbones_and_experts_are_copies_with_their_own_storage() -> None:
@@ -62,7 +58,7 @@ def test_visual_tokens_enter_as_large_as_words() -> None:
 
 def test_without_additions_it_is_the_backbone() -> None:
     backbone = tiny_backbone()
-    model = MonoModel.from_backbone(backbone)
+    model = MonoModel.graft(backbone)
     assert model.config.decoder == backbone.config
     state = model.state_dict()
     assert state.keys() == backbone.tensors.keys()
@@ -73,7 +69,7 @@ def test_without_additions_it_is_the_backbone() -> None:
 def test_the_model_takes_the_backbones_dtype(dtype: torch.dtype) -> None:
     backbone = tiny_backbone()
     backbone.tensors = {name: value.to(dtype) for name, value in backbone.tensors.items()}
-    model = MonoModel.from_backbone(backbone, patchifier=PATCHIFIER, experts=EVERYWHERE)
+    model = MonoModel.graft(backbone, patchifier=PATCHIFIER, experts=EVERYWHERE)
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
@@ -81,11 +77,11 @@ def test_a_missing_weight_is_named() -> None:
     backbone = tiny_backbone()
     del backbone.tensors["layers.1.ffn.text.gate.weight"]
     with pytest.raises(ValueError, match=r"tiny.*layers\.1\.ffn\.text\.gate\.weight"):
-        MonoModel.from_backbone(backbone)
+        MonoModel.graft(backbone)
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
     backbone = tiny_backbone()
     backbone.tensors["layers.0.ffn.text.up.weight"] = torch.zeros(3, 16)
     with pytest.raises(ValueError, match=r"layers\.0\.ffn\.text\.up.*\(3, 16\).*\(24, 16\)"):
-        MonoModel.from_backbone(backbone)
+        MonoModel.graft(backbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -58,11 +59,11 @@ def test_sizes_follow_from_the_config() -> None:
         PatchifierConfig(image_size=100, patch_size=14, width=8, merge=2)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 16, 8), (1, 1, 16, 16), (1, 3, 32, 32)])
+@pytest.mark.parametrize("shape", [(1, 3, 16, 12), (1, 1, 16, 16), (1, 3, 20, 20), (3, 16, 16)])
 def test_wrong_pixel_shapes_are_refused_with_both_shapes(shape: tuple[int, ...]) -> None:
     model = tiny_model()
     ids = torch.tensor([[5, IMAGE, IMAGE, IMAGE, IMAGE]])
-    with pytest.raises(ValueError, match=r"\(tiles, 3, 16, 16\), got \(" + str(shape)[1:-1]):
+    with pytest.raises(ValueError, match=r"\(tiles, 3, 16, 16\).*got " + re.escape(str(shape))):
         model(ids, torch.zeros(shape))
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from lightning_mono import kernels
-from lightning_mono.backbones import add_image_tokens
 from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
 from lightning_mono.testing import IMAGE, randomize, tiny_backbone, tiny_config, tiny_model
 
@@ -37,17 +36,16 @@ def test_text_only_logits_are_bit_identical_to_the_backbones(
     kernel: str, placement: str, biased: bool
 ) -> None:
     settings = {"qkv_bias": biased, "out_bias": biased, "tied": biased}
-    plain = MonoModel.from_backbone(tiny_backbone(**settings)).eval()
+    plain = MonoModel.graft(tiny_backbone(**settings)).eval()
     backbone = tiny_backbone(**settings)
-    model = MonoModel.from_backbone(
+    model = MonoModel.graft(
         backbone,
         patchifier=PATCHIFIER,
         experts=PLACEMENTS[placement],
-        image_context_id=add_image_tokens(backbone.tokenizer).context,
     ).eval()
     kernels.use(model, kernel)
     vocabulary = plain.config.decoder.vocab_size
-    assert model.config.decoder.vocab_size == vocabulary + 3
+    assert model.config.decoder.vocab_size == vocabulary + 9
     ids, mask = _text(vocabulary)
     with torch.no_grad():
         for seed in range(3):

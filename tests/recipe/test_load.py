@@ -9,6 +9,7 @@ from lightning_mono.kernels import KERNELS
 
 from lightning_mono.build import check_on_meta
 from lightning_mono.data.sources import SOURCES
+from lightning_mono.data.templates import CHAT_TEMPLATES
 from lightning_mono.errors import RecipeError
 from lightning_mono.recipe import load_recipe, load_with_origins, shipped_recipes, to_yaml, validate
 from lightning_mono.recipe.show import with_origins
@@ -43,6 +44,7 @@ def test_the_tiny_recipe_is_sound() -> None:
 def test_the_words_it_checks_are_those_that_exist() -> None:
     assert set(validate.SOURCES) == set(SOURCES)
     assert set(validate.KERNELS) == {"auto", *KERNELS}
+    assert set(validate.CHATS) == set(CHAT_TEMPLATES)
 
 
 def test_overrides_win_in_order_and_keep_their_type() -> None:

@@ -7,16 +7,28 @@ A line holds what a sample holds, in any of these forms, images being optional i
     {"image": "cat.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"},
                                            {"from": "gpt", "value": "a cat"}]}
     {"text": "a document"}
+
+``<image>`` in a question or in what a human says stands for the next picture, so there are as many
+as pictures, or none. Where they only open the first question they are taken out: that is where
+pictures stand anyway.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_mono.data.sample import Exchange, Sample, Skipped, held_out
+from lightning_mono.data.sample import (
+    PLACEHOLDER,
+    Exchange,
+    Sample,
+    Skipped,
+    held_out,
+    without_leading,
+)
 from lightning_mono.errors import DataError
 
 CAPTION_QUESTION = "Describe the image."
@@ -68,15 +80,15 @@ def _sample(line: bytes, number: int, root: Path) -> Sample | Skipped:
             raise ValueError("not a JSON object")
         name = str(record.get("id", name))
         images = _images(record)
-        if not images and ("caption" in record or "<image>" in str(record.get("conversations"))):
+        if not images and ("caption" in record or PLACEHOLDER in str(record.get("conversations"))):
             raise ValueError("is about an image but names none")
-        exchanges = tuple(_exchanges(record))
+        exchanges, placed = _placed(list(_exchanges(record)), len(images))
         return Sample(
             id=name,
             images=tuple(_read(root, image) for image in images),
             exchanges=exchanges,
             text=_string(record, "text") if "text" in record else "",
-            dialogue=len(exchanges) > 1,
+            dialogue=len(exchanges) > 1 or placed,
         )
     except json.JSONDecodeError as error:
         return Skipped(name, f"line {number} is not JSON: {error.msg}")
@@ -96,6 +108,19 @@ def _exchanges(record: dict[str, Any]) -> Iterator[Exchange]:
         raise ValueError("has none of conversations, question, caption and text")
 
 
+def _placed(exchanges: list[Exchange], images: int) -> tuple[tuple[Exchange, ...], bool]:
+    """The exchanges, and whether they say where pictures stand other than in front of them all."""
+    places = sum(exchange.question.count(PLACEHOLDER) for exchange in exchanges)
+    if places not in (0, images):
+        raise ValueError(f"has {places} {PLACEHOLDER} for {images} images")
+    if not places:
+        return tuple(exchanges), False
+    leading, question = without_leading(exchanges[0].question)
+    if leading == places:
+        return (replace(exchanges[0], question=question), *exchanges[1:]), False
+    return tuple(exchanges), True
+
+
 def _turns(turns: Any, kind: str) -> Iterator[Exchange]:
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         raise ValueError("conversations is not a list of objects")
@@ -104,7 +129,7 @@ def _turns(turns: Any, kind: str) -> Iterator[Exchange]:
     for asked, answered in zip(turns[::2], turns[1::2], strict=True):
         if asked.get("from") not in _HUMAN or answered.get("from") not in _MODEL:
             raise ValueError("conversations does not alternate between human and gpt")
-        question = _string(asked, "value").replace("<image>", "").strip()
+        question = _string(asked, "value").strip()
         yield Exchange(question, _string(answered, "value"), kind)
 
 

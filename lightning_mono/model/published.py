@@ -1,0 +1,27 @@
+"""Shapes of published models, for planning, benchmarks and tests without their weights."""
+
+from __future__ import annotations
+
+from lightning_mono.backbones.config import DecoderConfig, RopeScaling
+from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+
+MONO_INTERNVL_2B = MonoConfig(
+    decoder=DecoderConfig(
+        family="internlm2",
+        vocab_size=92_553,
+        hidden_size=2048,
+        layers=24,
+        heads=16,
+        kv_heads=8,
+        head_dim=128,
+        ffn_size=8192,
+        rms_eps=1e-5,
+        rope_theta=1_000_000.0,
+        rope_scaling=RopeScaling("dynamic", 2.0),
+        max_positions=32_768,
+    ),
+    patchifier=PatchifierConfig(image_size=448, patch_size=14, width=1024, merge=2),
+    experts=ExpertsConfig(ffn=tuple(range(24))),
+    image_context_id=92_546,
+)
+"""Mono-InternVL-2B: InternLM2-chat-1.8B with an FFN expert in every layer (section 4.1)."""
