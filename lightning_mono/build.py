@@ -50,8 +50,16 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     model = MonoModel.graft(backbone, patchifier=patchifier, experts=experts)
     chat = recipe.model.chat or backbone.chat
     section = recipe.image
-    images = ImageProcessor(section.size, section.max_tiles, section.thumbnail)
-    renderer = make_renderer(model, backbone.tokenizer, chat, images if patchifier else None)
+    images = ImageProcessor(
+        section.size, section.max_tiles, section.thumbnail, min_tiles=section.min_tiles
+    )
+    renderer = make_renderer(
+        model,
+        backbone.tokenizer,
+        chat,
+        images if patchifier else None,
+        system=recipe.model.system,
+    )
     return Mono(model, renderer, backbone, chat)
 
 

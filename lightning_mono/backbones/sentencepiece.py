@@ -149,14 +149,11 @@ def _read_model(content: bytes) -> _Model:
 def _check_supported(model: _Model) -> None:
     text = model.normalization
     unused = {piece.text for piece in model.pieces if piece.kind == _UNUSED}
-    own = any(piece.kind == _USER_DEFINED for piece in model.pieces)
-    changed = ("precompiled_charsmap", "add_dummy_prefix", "remove_extra_whitespaces")
     reasons = {
         "a model that is not BPE": model.training["model_type"] != _BPE,
         "spaces that are not escaped": not text["escape_whitespaces"],
         "spaces that end words": model.training["treat_whitespace_as_suffix"],
         "unused pieces that merge": any(left + right in unused for left, right in model.merges),
-        "user-defined pieces in normalised text": own and any(text[name] for name in changed),
     }
     for reason, found in reasons.items():
         if found:
@@ -166,10 +163,14 @@ def _check_supported(model: _Model) -> None:
 def _warn_of_doubts(path: Path, model: _Model) -> None:
     """Says in what this tokenizer cannot be held to SentencePiece's ids."""
     made = {left + right for left, right in model.merges}
+    own = any(piece.kind == _USER_DEFINED for piece in model.pieces)
+    changed = ("precompiled_charsmap", "add_dummy_prefix", "remove_extra_whitespaces")
     foreign = [text for text in model.plain if len(text) > 1 and not set(text) <= model.ids.keys()]
     doubts = {
         "pieces share scores": len({model.plain[text] for text in made}) < len(made),
         f"piece {next(iter(foreign), '')!r} has characters that are none": foreign,
+        "text around user-defined pieces is normalised apart": own
+        and any(model.normalization[name] for name in changed),
         "normalisation goes by whole graphemes": model.normalization["precompiled_charsmap"],
     }
     for doubt, found in doubts.items():

@@ -48,7 +48,8 @@ class Weights:
         self.files = _files(folder)
         for path in sorted(set(self.files.values())):
             with _opened(path) as file:
-                lost = [n for n, at in self.files.items() if at == path and n not in file.keys()]
+                held = set(file.keys())
+            lost = {name for name, home in self.files.items() if home == path} - held
             if lost:
                 raise CheckpointError(f"{path}: no tensor {min(lost)}, which {INDEX} says it holds")
 
@@ -81,7 +82,7 @@ class Weights:
         widest = torch.bfloat16
         for path in sorted(set(self.files.values())):
             with _opened(path) as file:
-                for name in file.keys():
+                for name in sorted(file.keys()):
                     kind = file.get_slice(name).get_dtype()
                     if kind not in _DTYPES:
                         known = ", ".join(_DTYPES)
@@ -135,7 +136,10 @@ def _written_aside(
     sizes = 0
     for number, shard in enumerate(_filled(tensors, shard_bytes), 1):
         temporary = folder / f".shard-{number:05d}.{os.getpid()}.tmp"
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(shard, temporary, metadata={"format": "pt"})
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         parts.append((temporary, list(shard)))
         sizes += sum(value.nbytes for value in shard.values())
     if len(parts) == 1:

@@ -16,6 +16,7 @@ from lightning_mono.checkpoints import tensors as layout
 from lightning_mono.checkpoints.atomic import explained, replacing
 from lightning_mono.checkpoints.config import read_config, write_config
 from lightning_mono.model.assign import assign
+from lightning_mono.model.config import MonoConfig
 from lightning_mono.model.mono import MonoModel
 
 
@@ -47,6 +48,20 @@ def save_model(
         temporary.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
+def _untied_where_stored_so(config: MonoConfig, weights: Weights) -> MonoConfig:
+    """A composite model whose stored head is not its embeddings is untied, whatever it says.
+
+    The official code reads such a head and never ties it.
+    """
+    name = layout.head(config)
+    if config.patchifier is None or not config.decoder.tied or name not in weights.files:
+        return config
+    embeddings = layout.embeddings(config)
+    if embeddings in weights.files and torch.equal(weights.read(name), weights.read(embeddings)):
+        return config
+    return replace(config, decoder=replace(config.decoder, tied=False))
+
+
 def load_model(
     folder: Path,
     *,
@@ -69,14 +84,18 @@ def load_model(
         resized = replace(config.patchifier, image_size=image_size, table_size=table)
         config = replace(config, patchifier=resized)
     weights = Weights(folder)
+    config = _untied_where_stored_so(config, weights)
     with torch.device("meta"):
         model = MonoModel(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     stored = layout.entries(config, shapes)
-    weights.check_names({entry.name for entry in stored}, layout.ignored(config))
+    copied = {layout.head(config)} if config.decoder.tied else set()
+    weights.check_names({entry.name for entry in stored} - copied, copied)
     dtype = dtype or weights.dtype()
     # The largest first: what is read lies beside its copy for a moment, and there is room then.
     for entry in sorted(stored, key=lambda entry: -math.prod(entry.shape)):
+        if entry.name in copied:
+            continue
         value = weights.read(entry.name, entry.shape).to(dtype)
         for name, part in entry.split(value).items():
             assign(model, name, part)

@@ -58,14 +58,25 @@ def entries(config: MonoConfig, shapes: Shapes) -> list[Entry]:
     found = list(_decoder(config, text, prefix))
     if config.patchifier:
         found += _patchifier(shapes)
+    if config.patchifier and config.decoder.tied:
+        # The official code does not tie the heads of composite models: it wants the copy.
+        found.append(Entry(head(config), shapes["embed.weight"], _none, _embeddings_again))
     return found
 
 
-def ignored(config: MonoConfig) -> list[str]:
-    """Stored tensors that need not be there and are not read: a tied head's copy."""
+def head(config: MonoConfig) -> str:
+    """The stored name of the head; where the head is tied, it is a copy of the embeddings."""
+    return _outer(config, "head")
+
+
+def embeddings(config: MonoConfig) -> str:
+    """The stored name of the word embeddings."""
+    return _outer(config, "embed")
+
+
+def _outer(config: MonoConfig, stem: str) -> str:
     prefix = "language_model." if config.patchifier else ""
-    head = find_family(config.decoder.family).names["head"]
-    return [f"{prefix}{head}.weight"] if config.decoder.tied else []
+    return f"{prefix}{find_family(config.decoder.family).names[stem]}.weight"
 
 
 def _decoder(config: MonoConfig, shapes: Shapes, prefix: str) -> Iterator[Entry]:
@@ -77,6 +88,14 @@ def _decoder(config: MonoConfig, shapes: Shapes, prefix: str) -> Iterator[Entry]
             partial(tensor.split, family=family, config=config.decoder),
             partial(tensor.join, family=family, config=config.decoder),
         )
+
+
+def _embeddings_again(tensors: Tensors) -> Tensor:
+    return tensors["embed.weight"].clone()
+
+
+def _none(value: Tensor) -> dict[str, Tensor]:
+    return {}
 
 
 def _named(name: str, value: Tensor) -> dict[str, Tensor]:

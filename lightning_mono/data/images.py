@@ -23,7 +23,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000  # 192 MB of RGB; more is a mistake or a decompression bomb
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+# What Pillow raises for damage; a TypeError comes from a camera's notes of the wrong type.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error)
 
 
 def decode(image: bytes | Image.Image, name: str) -> Image.Image:

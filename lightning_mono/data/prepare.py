@@ -22,7 +22,7 @@ from lightning_mono.data.sources import SourceSpec
 from lightning_mono.data.store import to_record
 from lightning_mono.errors import DataError
 
-FORMAT = 1  # of the records; a change makes every data set be prepared anew
+FORMAT = 2  # of the records; a change makes every data set be prepared anew
 CHUNK_BYTES = 8 * 2**20
 LISTED = 1000  # skipped samples that the manifest names; it counts all
 

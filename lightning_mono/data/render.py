@@ -120,8 +120,7 @@ class Renderer:
             system: the system message; None for the renderer's, empty for none.
 
         Raises:
-            DataError: an image cannot be read, or the model takes none, or ``<image>`` is not
-                there once for each.
+            DataError: as :meth:`conversation`.
         """
         questions = [*(past.question for past in history), question]
         answers = [*(past.answer for past in history), None]

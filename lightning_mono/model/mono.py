@@ -277,7 +277,7 @@ class MonoModel(nn.Module):
         return batch
 
     def generate(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """New token ids, (batch, new); takes what :meth:`Session.stream` takes, and is greedy by default."""
+        """New ids, (batch, new), greedy by default; takes what :meth:`Session.stream` takes."""
         from lightning_mono.model.generate import generate
 
         return generate(self, input_ids, *args, **kwargs)

@@ -63,7 +63,9 @@ class ModelSection:
     """Leave out for a model that reads text only."""
     experts: ExpertsSection = field(default_factory=ExpertsSection)
     chat: str | None = None
-    """Chat template: chatml or plain; by default the backbone's own."""
+    """Chat template: internlm2-chat, chatml, llama3, zephyr or plain; by default the backbone's."""
+    system: str | None = None
+    """System message; by default the chat template's own, empty for none."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class ImageSection:
 
     size: int = 448
     """Side of a tile in pixels."""
+    min_tiles: int = 1
+    """At least so many tiles an image, the thumbnail not counted."""
     max_tiles: int = 1
     """At most so many tiles an image (InternVL dynamic tiling); 1 resizes to one square."""
     thumbnail: bool = False

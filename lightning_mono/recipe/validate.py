@@ -97,7 +97,9 @@ def _patchifier(recipe: Recipe) -> Iterator[str]:
         return
     yield from _choice("model.patchifier.kind", section.kind, ("conv",))
     yield from _positive(section, "model.patchifier", "patch_size", "width", "merge")
-    yield from _positive(recipe.image, "image", "size", "max_tiles")
+    yield from _positive(recipe.image, "image", "size", "min_tiles", "max_tiles")
+    if recipe.image.min_tiles > recipe.image.max_tiles:
+        yield f"image.min_tiles: {recipe.image.min_tiles} is more than image.max_tiles"
     side = section.patch_size * section.merge
     if side > 0 and recipe.image.size % side:
         yield (

@@ -350,7 +350,6 @@ def refusal(content: bytes, **files: Any) -> str:
     [
         ({"model_type": "unigram", "vocab_size": 400}, "a model that is not BPE"),
         ({"treat_whitespace_as_suffix": True}, "spaces that end words"),
-        ({"user_defined_symbols": ["<x>"], "add_dummy_prefix": True}, "user-defined pieces"),
     ],
 )
 def test_models_that_are_not_supported_are_refused(changes: dict[str, Any], part: str) -> None:
@@ -412,3 +411,12 @@ def test_a_damaged_model_is_read_or_refused(data: st.DataObject) -> None:
     with warnings.catch_warnings(), contextlib.suppress(CheckpointError):
         warnings.simplefilter("ignore")
         assert isinstance(read(bytes(content)), Tokenizer)
+
+
+def test_user_defined_pieces_beside_a_dummy_prefix_are_warned_of() -> None:
+    content = trained({"user_defined_symbols": ["<x>"], "add_dummy_prefix": True})
+    with pytest.warns(UserWarning, match="around user-defined pieces"):
+        ours = read(content)
+    reference = sentencepiece.SentencePieceProcessor(model_proto=content)
+    for text in ("a plain text", "", "  spaces ", "你好 world"):
+        assert ids_of(ours, text) == reference.encode(text), text

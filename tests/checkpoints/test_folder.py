@@ -66,8 +66,9 @@ def test_round_trip_is_bit_exact(config: MonoConfig, dtype: torch.dtype, tmp_pat
     with torch.no_grad():
         first = model(torch.tensor([ids]), pixels).logits
         assert torch.equal(first, again(torch.tensor([ids]), pixels).logits)
-    files = sorted(path.name for path in (tmp_path / "new" / "model").iterdir())
-    assert files == ["config.json", "model.safetensors"]
+    files = sorted((tmp_path / "new" / "model").iterdir())
+    assert [path.name for path in files] == ["config.json", "model.safetensors"]
+    assert files[0].stat().st_mode == files[1].stat().st_mode
 
 
 LAYER = [
@@ -200,6 +201,22 @@ def test_another_image_size_resizes_the_table_and_keeps_it_in_the_file(tmp_path:
     again = MonoModel.from_pretrained(tmp_path / "b")
     assert again.config.patchifier == PatchifierConfig(24, 4, 6, table_size=16)
     assert torch.equal(again.patchifier.positions, model.patchifier.positions)
+
+
+def test_a_tied_head_is_stored_too_since_the_official_code_wants_it(tmp_path: Path) -> None:
+    config = tiny_config(ExpertsConfig(ffn=EVERY), family="internlm2", tied=True)
+    tiny_model(config).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    head, words = "language_model.output.weight", "language_model.model.tok_embeddings.weight"
+    assert torch.equal(tensors[head], tensors[words])
+    del tensors[head]
+    save_file(tensors, path)
+    assert MonoModel.from_pretrained(tmp_path).config == config
+    save_file({**tensors, head: -tensors[words]}, path)
+    untied = MonoModel.from_pretrained(tmp_path)
+    assert not untied.config.decoder.tied
+    assert torch.equal(untied.head.weight, -untied.embed.weight)
 
 
 def test_a_loaded_model_trains(tmp_path: Path) -> None:

@@ -33,13 +33,6 @@ def tokenizer() -> Tokenizer:
     return trained
 
 
-@pytest.fixture(params=list(CHAT_TEMPLATES))
-def renderer(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> Renderer:
-    """Eyes of 8-pixel tiles, 3 tokens each, with each template in turn."""
-    template = CHAT_TEMPLATES[request.param]
-    return Renderer(tokenizer, template, add_image_tokens(tokenizer), ImageProcessor(8), 3)
-
-
 @pytest.fixture
 def plain(tokenizer: Tokenizer) -> Renderer:
     template = CHAT_TEMPLATES["plain"]

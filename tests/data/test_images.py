@@ -298,6 +298,17 @@ def test_damage_is_one_line_that_names_the_sample(data: bytes, reason: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_notes_of_the_wrong_type_are_damage() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a description"
+    data = encoded(Image.new("RGB", (8, 8)), "JPEG", exif=exif)
+    tag, resolution = b"\x01\x0e\x00\x02", b"\x01\x1a\x00\x02"  # words in a number's place
+    assert data.count(tag) == 1
+    data = data.replace(tag, resolution)
+    with pytest.raises(DataError, match=r"^s: cannot read image: "):
+        decode(data, "s")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @given(data=st.data())
 @settings(deadline=None)

@@ -33,7 +33,9 @@ samples = st.builds(
     text=st.one_of(st.just(""), words),
     dialogue=st.booleans(),
 )
-any_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+any_fixture = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
 
 
 @st.composite
@@ -122,7 +124,7 @@ def test_every_tile_has_its_tokens(renderer: Renderer, sample: Sample) -> None:
 
 
 @given(sample=samples | placed_dialogues())
-@settings(any_fixture, max_examples=30)
+@settings(any_fixture, max_examples=10)
 def test_a_prompt_is_what_training_shows_before_the_answer(
     any_renderer: Renderer, sample: Sample
 ) -> None:
@@ -147,7 +149,7 @@ def test_a_prompt_is_what_training_shows_before_the_answer(
 
 
 @given(sample=placed_dialogues())
-@settings(any_fixture, max_examples=30)
+@settings(any_fixture, max_examples=10)
 def test_answers_are_learnt_between_pictures_too(any_renderer: Renderer, sample: Sample) -> None:
     example = rendered(any_renderer, sample)
     learnt = np.split(example.input_ids, np.flatnonzero(np.diff(example.supervised)) + 1)[1::2]
@@ -170,7 +172,7 @@ turns = st.builds(
 
 
 @given(past=st.lists(turns, min_size=1, max_size=2), last=turns, closed=st.booleans())
-@settings(any_fixture, max_examples=30)
+@settings(any_fixture, max_examples=10)
 def test_what_follows_up_continues_what_was_read(
     any_renderer: Renderer, past: list[Turn], last: Turn, closed: bool
 ) -> None:

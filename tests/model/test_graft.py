@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from lightning_mono.backbones import add_image_tokens, save_backbone
 from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
 from lightning_mono.testing import tiny_backbone
 
@@ -85,3 +90,46 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
     backbone.tensors["layers.0.ffn.text.up.weight"] = torch.zeros(3, 16)
     with pytest.raises(ValueError, match=r"layers\.0\.ffn\.text\.up.*\(3, 16\).*\(24, 16\)"):
         MonoModel.graft(backbone)
+
+
+def test_spare_rows_of_a_padded_vocabulary_become_the_mean_too() -> None:
+    backbone = tiny_backbone()
+    known = backbone.tokenizer.get_vocab_size()
+    backbone.config = replace(backbone.config, vocab_size=known + 20)
+    for name in ("embed.weight", "head.weight"):
+        backbone.tensors[name] = torch.randn(known + 20, 16)
+    model = MonoModel.graft(backbone, patchifier=PATCHIFIER)
+    assert model.config.decoder.vocab_size == known + 20
+    for name in ("embed.weight", "head.weight"):
+        weight, old = model.get_parameter(name), backbone.tensors[name]
+        assert torch.equal(weight[:known], old[:known])
+        torch.testing.assert_close(weight[known : known + 9], old[:known].mean(0).expand(9, -1))
+        assert torch.equal(weight[known + 9 :], old[known + 9 :])
+
+
+def test_a_folder_and_words_will_do(tmp_path: Path) -> None:
+    save_backbone(tmp_path, tiny_backbone())
+    model = MonoModel.graft(
+        tmp_path,
+        patchifier={"image_size": 28, "width": 4},
+        experts={"ffn": "all", "attention": "last:1", "norms": "none"},
+    )
+    assert model.config.patchifier == PatchifierConfig(28, 14, 4, merge=2)
+    assert model.config.experts == ExpertsConfig(ffn=(0, 1), attention=(1,))
+    tokenizer = tiny_backbone().tokenizer
+    assert model.config.image_context_id == add_image_tokens(tokenizer).context
+    assert MonoModel.graft(tmp_path).config.patchifier is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"experts": {"ffn": "some"}}, "'some' is no placement"),
+        ({"experts": {"ffns": "all"}}, "ffns"),
+        ({"patchifier": {"image_size": 100}}, "no multiple"),
+        ({"patchifier": {"depth": 3}}, "depth"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=says):
+        MonoModel.graft(tiny_backbone(), **settings)

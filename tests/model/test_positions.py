@@ -7,7 +7,7 @@ import torch
 
 from lightning_mono.backbones import RopeScaling
 from lightning_mono.model.positions import rotary_tables, rotate
-from lightning_mono.testing import tiny_decoder
+from lightning_mono.testing import tiny_batch, tiny_config, tiny_decoder, tiny_model
 
 HEAD_DIM = 32
 SCALINGS = {
@@ -69,3 +69,29 @@ def test_llama3_scaling_needs_its_settings() -> None:
     config = tiny_decoder(rope_scaling=RopeScaling("llama3", 8.0))
     with pytest.raises(ValueError, match="llama3"):
         rotary_tables(config, torch.zeros(1, 1, dtype=torch.int64), 1)
+
+
+def test_a_packed_document_is_stretched_by_its_own_length_only() -> None:
+    config = tiny_config(rope_scaling=RopeScaling("dynamic", 2.0), max_positions=8)
+    model = tiny_model(config, dtype=torch.float64)
+    long = [[*range(5, 17)], [20, 21], [22, 23, 24]]  # a prefix and two branches, 15 tokens deep
+    short = [[30, 31, 32]]
+    packed = tiny_batch([[long, short, long]], config)
+    alone = {len(document): tiny_batch([[document]], config) for document in (long, short)}
+    with torch.no_grad():
+        rows = model.hidden(packed)[0]
+        whole, small = model.hidden(alone[3])[0], model.hidden(alone[1])[0]
+    torch.testing.assert_close(rows, torch.cat([whole, small, whole]), atol=1e-10, rtol=0)
+
+
+def test_a_padded_row_is_stretched_by_its_whole_length() -> None:
+    config = tiny_config(rope_scaling=RopeScaling("dynamic", 2.0), max_positions=8)
+    model = tiny_model(config)
+    ids = torch.arange(5, 21)[None]
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    with torch.no_grad():
+        padded, alone = model(ids, attention_mask=mask).logits, model(ids[:, :4]).logits
+        full = model(ids).logits
+    assert torch.equal(padded[:, :4], full[:, :4])
+    assert not torch.allclose(padded[:, :4], alone)
