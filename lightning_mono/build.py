@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,7 +13,13 @@ from tokenizers import Tokenizer
 from lightning_mono.assets import cache_dir
 from lightning_mono.backbones import Backbone, load_backbone
 from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
-from lightning_mono.backbones.tokenizer import train_bpe
+from lightning_mono.backbones.hub import is_hub_id
+from lightning_mono.backbones.huggingface import token_ids
+from lightning_mono.backbones.tokenizer import read_tokenizer, train_bpe
+from lightning_mono.backbones.tokenizer_files import TokenizerFiles
+from lightning_mono.checkpoints.config import read_config
+from lightning_mono.checkpoints.folder import load_model
+from lightning_mono.checkpoints.locate import model_folder
 from lightning_mono.data.images import ImageProcessor
 from lightning_mono.data.loader import StageData
 from lightning_mono.data.prepare import prepare
@@ -21,8 +27,9 @@ from lightning_mono.data.render import Renderer
 from lightning_mono.data.sources import SourceSpec
 from lightning_mono.data.store import Store
 from lightning_mono.errors import AssetError, DataError, RecipeError
-from lightning_mono.inference import make_renderer
+from lightning_mono.inference import chat_template, make_renderer
 from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
+from lightning_mono.model.graft import with_experts
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
@@ -38,8 +45,9 @@ class Mono:
 
     model: MonoModel
     renderer: Renderer
-    backbone: Backbone
     chat: str
+    pad_id: int
+    files: TokenizerFiles
 
 
 def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
@@ -49,18 +57,38 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     experts = experts_config(recipe, backbone.config.layers)
     model = MonoModel.graft(backbone, patchifier=patchifier, experts=experts)
     chat = recipe.model.chat or backbone.chat
+    files = TokenizerFiles.of_backbone(backbone)
+    return Mono(
+        model, _renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
+    )
+
+
+def pretrained_model(recipe: Recipe) -> Mono:
+    """A monolithic model to train further, with new experts where the recipe asks for more.
+
+    Raises:
+        CheckpointError, AssetError: the model cannot be had.
+        RecipeError: a layer that it does not have.
+    """
+    assert recipe.model.pretrained is not None
+    folder = model_folder(recipe.model.pretrained)
+    model = load_model(folder, dtype=torch.float32, image_size=recipe.image.size)
+    layers = model.config.decoder.layers
+    if model.config.patchifier is not None:
+        model = with_experts(model, _placed(recipe, layers))
+    tokenizer = read_tokenizer(folder)
+    chat = recipe.model.chat or chat_template(folder, model.config.decoder.family)
+    pad_id = next(iter(token_ids(folder, "pad", tokenizer)), 0)
+    renderer = _renderer(recipe, model, tokenizer, chat)
+    return Mono(model, renderer, chat, pad_id, TokenizerFiles.of_folder(folder))
+
+
+def _renderer(recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str) -> Renderer:
     section = recipe.image
     images = ImageProcessor(
         section.size, section.max_tiles, section.thumbnail, min_tiles=section.min_tiles
     )
-    renderer = make_renderer(
-        model,
-        backbone.tokenizer,
-        chat,
-        images if patchifier else None,
-        system=recipe.model.system,
-    )
-    return Mono(model, renderer, backbone, chat)
+    return make_renderer(model, tokenizer, chat, images, system=recipe.model.system)
 
 
 def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:
@@ -76,8 +104,10 @@ def experts_config(recipe: Recipe, layers: int) -> ExpertsConfig:
     Raises:
         RecipeError: a layer that the backbone does not have.
     """
-    if recipe.model.patchifier is None:
-        return ExpertsConfig()
+    return ExpertsConfig() if recipe.model.patchifier is None else _placed(recipe, layers)
+
+
+def _placed(recipe: Recipe, layers: int) -> ExpertsConfig:
     chosen = {}
     for kind in ("ffn", "attention", "norms"):
         try:
@@ -240,16 +270,30 @@ def check_on_meta(recipe: Recipe) -> MonoModel | None:
     Raises:
         RecipeError: a placement or a stage that does not fit the model.
     """
-    decoder = known_shape(recipe)
-    if decoder is None:
+    config = known_config(recipe)
+    if config is None:
         return None
-    config = MonoConfig(
-        decoder, patchifier_config(recipe), experts_config(recipe, decoder.layers), None
-    )
     with torch.device("meta"):
         model = MonoModel(config)
     build_stages(recipe, group_names(model), lambda _, duration: max(1, int(duration.value)))
     return model
+
+
+def known_config(recipe: Recipe) -> MonoConfig | None:
+    """What the recipe's model is made of, as far as it can be read without loading weights."""
+    if recipe.model.pretrained is not None:
+        if is_hub_id(recipe.model.pretrained):
+            return None
+        config = read_config(model_folder(recipe.model.pretrained))[0]
+        if config.patchifier is None:
+            return config
+        more = _placed(recipe, config.decoder.layers)
+        return replace(config, experts=config.experts.joined(more))
+    decoder = known_shape(recipe)
+    if decoder is None:
+        return None
+    experts = experts_config(recipe, decoder.layers)
+    return MonoConfig(decoder, patchifier_config(recipe), experts)
 
 
 def known_shape(recipe: Recipe) -> DecoderConfig | None:

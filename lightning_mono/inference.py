@@ -81,12 +81,7 @@ class Assistant:
         folder = model_folder(path)
         model = MonoModel.from_pretrained(folder, dtype=dtype).to(device)
         tokenizer = read_tokenizer(folder)
-        chat = folder_chat(folder, model.config.decoder.family)
-        if chat not in CHAT_TEMPLATES:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: no chat template {chat!r}; set template to one of "
-                f"{', '.join(CHAT_TEMPLATES)}"
-            )
+        chat = chat_template(folder, model.config.decoder.family)
         images = _images(model, folder)
         renderer = make_renderer(model, tokenizer, chat, images, system=system)
         return cls(model, renderer, chat, TokenizerFiles.of_folder(folder))
@@ -177,6 +172,20 @@ class Assistant:
         if tiles:
             inputs["pixel_values"] = torch.cat(tiles).to(device)
         return inputs
+
+
+def chat_template(folder: Path, family: str) -> str:
+    """The name of the chat template that suits a model folder.
+
+    Raises:
+        CheckpointError: it names one that is not known.
+    """
+    chat = folder_chat(folder, family)
+    if chat not in CHAT_TEMPLATES:
+        known = ", ".join(CHAT_TEMPLATES)
+        path = folder / "config.json"
+        raise CheckpointError(f"{path}: no chat template {chat!r}; set template to one of {known}")
+    return chat
 
 
 def make_renderer(

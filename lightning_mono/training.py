@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lightning_mono import build
 from lightning_mono.backbones import Backbone, load_backbone
-from lightning_mono.backbones.tokenizer_files import TokenizerFiles
 from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
 from lightning_mono.callbacks.journal import JournalCallback
 from lightning_mono.callbacks.progress import StageProgress
@@ -96,18 +95,15 @@ class Session:
         ready = self._ready_backbone()
         with journal.part("prepare"):
             stores = self._open_data()
-            backbone = ready or build.scratch_backbone(
-                recipe, {name: [store for store, _ in found] for name, found in stores.items()}
-            )
-            self.mono = build.build_model(recipe, backbone)
+            self.mono = self._model(ready, stores)
             self.data = {
-                name: build.stage_data(recipe, name, found, self.mono.renderer, backbone.pad_id)
+                name: build.stage_data(recipe, name, found, self.mono.renderer, self.mono.pad_id)
                 for name, found in stores.items()
                 if any(stage.data == name for stage in recipe.stages.values())
             }
             self._note_skipped()
-        files = TokenizerFiles.of_backbone(self.mono.backbone)
-        self.assistant = Assistant(self.mono.model, self.mono.renderer, self.mono.chat, files)
+        mono = self.mono
+        self.assistant = Assistant(mono.model, mono.renderer, mono.chat, mono.files)
         self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
         self.module = MonoModule(self.mono.model, self.schedule.stages[0].optim)
 
@@ -180,7 +176,7 @@ class Session:
         )
 
     def _ready_backbone(self) -> Backbone | None:
-        """The backbone that exists, or that another recipe makes; None where this one makes it."""
+        """The backbone that exists, or that another recipe makes; None where there is none."""
         if self.recipe.model.backbone is None:
             return None
         maker = backbone_recipe(self.recipe)
@@ -192,6 +188,16 @@ class Session:
         self.language_run = run.path
         pl.seed_everything(self.recipe.seed, workers=True, verbose=False)
         return load_backbone(str(run.model))
+
+    def _model(
+        self, ready: Backbone | None, stores: dict[str, list[tuple[Store, float]]]
+    ) -> build.Mono:
+        if self.recipe.model.pretrained is not None:
+            return build.pretrained_model(self.recipe)
+        backbone = ready or build.scratch_backbone(
+            self.recipe, {name: [store for store, _ in found] for name, found in stores.items()}
+        )
+        return build.build_model(self.recipe, backbone)
 
     def _open_data(self) -> dict[str, list[tuple[Store, float]]]:
         def note(line: str) -> None:

@@ -121,15 +121,18 @@ def _retention(journal: Journal) -> dict[str, Any] | None:
 
 
 def _quiz(recipe: Recipe, assistant: Assistant) -> dict[str, Any]:
-    """The quiz, answered by the untouched backbone and by the trained model."""
+    """The quiz, answered by the model before it was trained, and after."""
     try:
         items = quiz_items()
     except AssetError as error:
         return {"skipped": str(error)}
     tokenizer, device = assistant.renderer.tokenizer, assistant.model.device
-    assert recipe.model.backbone is not None
-    untouched = MonoModel.graft(recipe.model.backbone).to(device).eval()
-    before = quiz(untouched, tokenizer, items, device)
+    if recipe.model.pretrained is not None:
+        untouched = MonoModel.from_pretrained(recipe.model.pretrained, dtype=torch.float32)
+    else:
+        assert recipe.model.backbone is not None
+        untouched = MonoModel.graft(recipe.model.backbone)
+    before = quiz(untouched.to(device).eval(), tokenizer, items, device)
     after = quiz(assistant.model, tokenizer, items, device)
     return {"before": before.correct, "after": after.correct, "total": after.total}
 

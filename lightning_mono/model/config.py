@@ -67,6 +67,14 @@ class ExpertsConfig:
     attention: tuple[int, ...] = ()
     norms: tuple[int, ...] = ()
 
+    def joined(self, other: ExpertsConfig) -> ExpertsConfig:
+        """The layers of both."""
+        return ExpertsConfig(
+            tuple(sorted({*self.ffn, *other.ffn})),
+            tuple(sorted({*self.attention, *other.attention})),
+            tuple(sorted({*self.norms, *other.norms})),
+        )
+
 
 @dataclass(frozen=True)
 class MonoConfig:

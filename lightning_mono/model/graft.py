@@ -45,7 +45,7 @@ def graft(
     """
     backbone = llm if isinstance(llm, Backbone) else load_backbone(str(llm))
     if isinstance(patchifier, Mapping):
-        patchifier = PatchifierConfig(**{**PUBLISHED, **patchifier})
+        patchifier = _patchifier(patchifier)
     if not isinstance(experts, ExpertsConfig):
         layers = backbone.config.layers
         experts = ExpertsConfig(**{k: layers_of(v, layers) for k, v in (experts or {}).items()})
@@ -68,6 +68,31 @@ def graft(
     if model.patchifier is not None:
         _match_scale(model)
     return model
+
+
+def _patchifier(settings: Mapping[str, Any]) -> PatchifierConfig:
+    """Settings as a recipe has them, ``kind`` included."""
+    if settings.get("kind", "conv") != "conv":
+        raise ValueError(f"no patchifier of kind {settings['kind']!r}; there is conv")
+    named = {key: value for key, value in settings.items() if key != "kind"}
+    return PatchifierConfig(**{**PUBLISHED, **named})
+
+
+def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
+    """The same model with visual experts in more layers: copies of their text weights.
+
+    What it already has stays as it is; nothing is computed differently until the copies learn.
+    """
+    config = replace(model.config, experts=model.config.experts.joined(experts))
+    if config == model.config:
+        return model
+    with torch.device("meta"):
+        grown = MonoModel(config)
+    state = model.state_dict()
+    for name in grown.state_dict():
+        assign(grown, name, state[name] if name in state else state[_source(name)].clone())
+    grown.entries = model.entries
+    return grown
 
 
 def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:

@@ -59,6 +59,10 @@ class ModelSection:
     """smollm2-135m, a Hugging Face-layout folder, a GGUF file, a hub id, or recipe:NAME."""
     scratch: ScratchSection | None = None
     """Instead of a backbone: a new language model."""
+    pretrained: str | None = None
+    """Instead of a backbone: a monolithic model to train further, as a folder in the published
+    layout, a run, or a hub id. Its patchifier comes with it, and so do its experts; layers named
+    under experts that lack them get new ones, copies of their text weights."""
     patchifier: PatchifierSection | None = None
     """Leave out for a model that reads text only."""
     experts: ExpertsSection = field(default_factory=ExpertsSection)

@@ -55,8 +55,12 @@ def _positive(section: object, prefix: str, *keys: str) -> Iterator[str]:
 
 def _model(recipe: Recipe) -> Iterator[str]:
     model = recipe.model
-    if (model.backbone is None) == (model.scratch is None):
-        yield "model: name a backbone, or describe a new one under scratch; one of the two"
+    if sum(way is not None for way in (model.backbone, model.scratch, model.pretrained)) != 1:
+        yield "model: name a backbone, or a pretrained model, or describe a new one under scratch"
+    if model.pretrained is not None:
+        yield from _path("model.pretrained", model.pretrained)
+        if model.patchifier is not None:
+            yield "model.patchifier: the pretrained model brings its own; leave it out"
     if model.chat is not None:
         yield from _choice("model.chat", model.chat, CHATS)
     if model.backbone is not None:
@@ -85,10 +89,15 @@ def _backbone(name: str) -> Iterator[str]:
             find_recipe(name.removeprefix("recipe:"))
         except RecipeError as error:
             yield f"model.backbone: {error}"
-    elif name.endswith(".gguf") or name.startswith((".", "/", "~")):
-        if Path(name).expanduser().exists():
-            return
-        yield f"model.backbone: {name} does not exist"
+    else:
+        yield from _path("model.backbone", name)
+
+
+def _path(key: str, name: str) -> Iterator[str]:
+    """What reads like a path has to be there; whether a hub has a model, only the hub knows."""
+    is_path = name.endswith(".gguf") or name.startswith((".", "/", "~"))
+    if is_path and not Path(name).expanduser().exists():
+        yield f"{key}: {name} does not exist"
 
 
 def _patchifier(recipe: Recipe) -> Iterator[str]:
@@ -197,6 +206,8 @@ def _optim(key: str, optim: Optim) -> Iterator[str]:
 
 def _trainable(recipe: Recipe, stage: str) -> Iterator[str]:
     """Groups that the recipe's own model section rules out."""
+    if recipe.model.pretrained is not None:
+        return
     lacking = {
         "patchifier": recipe.model.patchifier is None,
         **{
