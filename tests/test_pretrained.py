@@ -30,7 +30,9 @@ data:
 stages:
   attention: {{duration: 3 steps, train: [experts.attention], data: pictures}}
 trainer: {{accelerator: cpu}}
-evaluation: {{retention_source: {{source: text_files, options: {{path: {folder}/text}}}}, retention_tokens: 256}}
+evaluation:
+  retention_source: {{source: text_files, options: {{path: {folder}/text}}}}
+  retention_tokens: 256
 """
 
 
