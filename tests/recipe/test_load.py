@@ -194,8 +194,8 @@ def test_all_problems_are_gathered_each_in_one_line(tmp_path: Path) -> None:
     [
         ("model.patchifier=null", "first.train: the model has no 'patchifier'"),
         ("model.experts.ffn=none", "first.train: the model has no 'experts.ffn'"),
-        ("model.backbone=smollm2-135m", "model: name a backbone, or describe a new one"),
-        ("model.scratch=null", "model: name a backbone, or describe a new one"),
+        ("model.backbone=smollm2-135m", "model: name a backbone, or a pretrained model"),
+        ("model.scratch=null", "model: name a backbone, or a pretrained model"),
         ("model.experts.ffn=true", "experts.ffn: True is no placement"),
         ("model.chat=chatty", "model.chat: 'chatty'"),
         ("stages.first.optim.lr=0", "first.optim.lr: 0.0 must be above 0"),
