@@ -46,11 +46,8 @@ class TextRetention(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0 and trainer.is_global_zero:
-            assert isinstance(pl_module, MonoModule)
-            with replacing(self.reference) as temporary:
-                save_file({"logits": prompt_logits(pl_module.model, self.text)}, temporary)
-            self._note(pl_module.model, 0, "start")
+        if trainer.global_step == 0:
+            self._note(trainer, pl_module, "start")
 
     @override
     def on_train_batch_end(
@@ -61,15 +58,21 @@ class TextRetention(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        step = trainer.global_step
-        if step in self.schedule.ends and trainer.is_global_zero:
-            assert isinstance(pl_module, MonoModule)
-            self._note(pl_module.model, step, self.schedule.at(step - 1).name)
+        if trainer.global_step in self.schedule.ends:
+            self._note(trainer, pl_module, self.schedule.at(trainer.global_step - 1).name)
 
-    def _note(self, model: MonoModel, step: int, stage: str) -> None:
+    def _note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """All processes read the text, since each may hold only a part of the model."""
+        assert isinstance(pl_module, MonoModule)
+        now = prompt_logits(pl_module, self.text)
+        value, tokens = perplexity(pl_module, self.text)
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        if step == 0:
+            with replacing(self.reference) as temporary:
+                save_file({"logits": now}, temporary)
         before = load_file(self.reference)["logits"]
-        now = prompt_logits(model, self.text)
-        value, tokens = perplexity(model, self.text)
         self.journal.write(
             "retention",
             step=step,
@@ -81,15 +84,15 @@ class TextRetention(pl.Callback):
         )
 
 
-@torch.inference_mode()
-def prompt_logits(model: MonoModel, text: Tensor) -> Tensor:
+@torch.no_grad()
+def prompt_logits(model: MonoModel | MonoModule, text: Tensor) -> Tensor:
     """Logits of the first prompts of a text, each on its own: (prompts, tokens, vocabulary)."""
     rows = text[:PROMPTS].to(model.device)
     return torch.cat([model(row[None]).logits.float().cpu() for row in rows])
 
 
-@torch.inference_mode()
-def perplexity(model: MonoModel, text: Tensor) -> tuple[float, int]:
+@torch.no_grad()
+def perplexity(model: MonoModel | MonoModule, text: Tensor) -> tuple[float, int]:
     """exp of the mean negative log-likelihood a token over (rows, tokens) int64.
 
     Returns:

@@ -42,6 +42,7 @@ class StageScheduler(pl.Callback):
         self.folder = folder
         self.resume_from = resume_from
         self.index: int | None = None
+        self._saved = -1
 
     @property
     @override
@@ -98,9 +99,13 @@ class StageScheduler(pl.Callback):
         step = trainer.global_step
         if self.folder is None or step not in self.schedule.ends or self.index is None:
             return
+        if step == self._saved:  # a second call for this step: gradients were accumulated
+            return
+        # Not whether the file exists: processes would see that at different moments, and all of
+        # them have to save or none.
+        self._saved = step
         path = stage_file(self.folder, self.schedule.stages[self.index].name, step)
-        if not path.exists():  # a second call for this step: gradients were accumulated
-            trainer.save_checkpoint(path, weights_only=False)
+        trainer.save_checkpoint(path, weights_only=False)
 
     def _train(self, index: int | None) -> tuple[str, ...]:
         return () if index is None else self.schedule.stages[index].train

@@ -11,7 +11,7 @@ if __name__ == "lightning_mono.kernels":
     from lightning_mono.kernels.contract import Kernel, Routed
     from lightning_mono.kernels.gathered import gathered
     from lightning_mono.kernels.masked_dense import masked_dense
-    from lightning_mono.kernels.select import KERNELS, active, choose, use
+    from lightning_mono.kernels.select import KERNELS, active, choose, use, why_not
 
     __all__ = [
         "KERNELS",
@@ -22,6 +22,7 @@ if __name__ == "lightning_mono.kernels":
         "gathered",
         "masked_dense",
         "use",
+        "why_not",
     ]
 else:
     # Imported by its bare name, from the repository's root. `kernels` is also a package that

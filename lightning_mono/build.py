@@ -91,6 +91,17 @@ def _renderer(recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str)
     return make_renderer(model, tokenizer, chat, images, system=recipe.model.system)
 
 
+def full_weights(recipe: Recipe, language: Path | None) -> Mapping[str, torch.Tensor]:
+    """The weights that a recipe's model starts from, read anew, by their names in it.
+
+    Args:
+        language: the model that another recipe made as this one's backbone, if one did.
+    """
+    if recipe.model.pretrained is not None:
+        return load_model(model_folder(recipe.model.pretrained), dtype=torch.float32).state_dict()
+    return (load_backbone(str(language)) if language else named_backbone(recipe)).tensors
+
+
 def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:
     section = recipe.model.patchifier
     if section is None:

@@ -22,6 +22,7 @@ from lightning_mono.arguments import (
     whole,
     words,
 )
+from lightning_mono.bench.arguments import add_bench_arguments
 from lightning_mono.errors import UserError
 
 
@@ -187,6 +188,26 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    from lightning_mono.bench.cases import sweep
+    from lightning_mono.bench.run import run
+
+    cases = sweep(arguments.shape, arguments.tokens, arguments.visual_share, arguments.run_length)
+    print(
+        run(
+            cases,
+            kernels=arguments.kernels,
+            device=arguments.device,
+            dtype=arguments.dtype,
+            rounds=arguments.repeats,
+            threads=arguments.threads,
+            as_json=arguments.json,
+            out=arguments.out,
+        )
+    )
+    return 0
+
+
 # -- helpers ----------------------------------------------------------------------------------
 
 
@@ -337,6 +358,15 @@ def _parser() -> Parser:
     validate.add_argument("recipes", nargs="*", metavar="RECIPE")
     validate.add_argument("--set", action="append", default=[], metavar="key=value")
     json_flag(validate)
+
+    bench = verb(
+        "bench",
+        _bench,
+        "Time expert kernels against the bare matrix products, and against what memory allows.",
+        "lightning-mono bench kernels --shape 2b --tokens 1024 256 --threads 2 --out bench",
+    )
+    add_bench_arguments(bench)
+    json_flag(bench)
 
     json_flag(verb("ls", _ls, "What ships with the library.", "lightning-mono ls"))
     show = verb(

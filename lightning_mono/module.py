@@ -8,7 +8,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_mono.model import Batch, MonoModel
+from lightning_mono.model import Batch, MonoModel, MonoOutput
+from lightning_mono.model.quantised import bitsandbytes
 from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import canonical, grouped
 from lightning_mono.stages import Optim
@@ -26,6 +27,10 @@ class MonoModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.optim = optim
+
+    def forward(self, *args: Any, **kwargs: Any) -> MonoOutput:
+        """What the model gives. Callbacks read through here: a strategy may have sharded it."""
+        return self.model(*args, **kwargs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weight = batch.weights.sum()
@@ -56,9 +61,10 @@ class MonoModule(pl.LightningModule):
                     groups.append(
                         {"params": members, "name": group, "decays": decays, "weight_decay": decay}
                     )
-        return torch.optim.AdamW(
-            groups, lr=self.optim.lr, betas=self.optim.betas, eps=self.optim.eps
-        )
+        kind: Any = torch.optim.AdamW
+        if self.optim.name == "adamw8bit":
+            kind = bitsandbytes("optim").AdamW8bit
+        return kind(groups, lr=self.optim.lr, betas=self.optim.betas, eps=self.optim.eps)
 
 
 def _decays(name: str) -> bool:

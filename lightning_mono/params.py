@@ -37,6 +37,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Short names for several groups; those of them that the model lacks are left out."""
 
+QUANTISABLE = ("ffn", "attention")
+"""Groups whose matrices ``model.quantize`` keeps in few bits; none of them can train then."""
+
 TEXT_PATH = frozenset(ALIASES["text"])
 """While none of these trains, text-only prompts are answered bit for bit as before."""
 

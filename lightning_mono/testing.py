@@ -13,6 +13,7 @@ import torch
 from tokenizers import Tokenizer
 
 from lightning_mono.backbones import Backbone, DecoderConfig, tensor_shapes, train_bpe
+from lightning_mono.kernels import KERNELS, why_not
 from lightning_mono.model import Batch, ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
 from lightning_mono.recipe import Recipe, load_recipe
 
@@ -39,6 +40,12 @@ stages:
   first: {duration: 3 steps, train: [patchifier, experts.ffn], data: text}
   second: {duration: 4 steps, train: [experts, attention], data: text, lr_scale: {attention: 0.1}}
 """
+
+
+def kernels_here(dtype: torch.dtype = torch.float32) -> list[str]:
+    """Names of the kernels that run on a CPU in ``dtype``; Triton's needs its slow interpreter."""
+    cpu = torch.device("cpu")
+    return [n for n in KERNELS if n != "triton" and why_not(n, cpu, dtype) is None]
 
 
 def tiny_decoder(**changes: Any) -> DecoderConfig:

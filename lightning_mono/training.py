@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -21,14 +22,20 @@ from lightning_mono.callbacks.stages import StageScheduler
 from lightning_mono.checkpoints.run import AtomicCheckpointIO, latest, read, step_of
 from lightning_mono.data.loader import StageData, StagedLoader, stage_loader
 from lightning_mono.data.store import Store
+from lightning_mono.errors import CheckpointError
 from lightning_mono.evaluation.evaluate import evaluate
 from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
-from lightning_mono.model import Batch
+from lightning_mono.model import Batch, MonoModel
+from lightning_mono.model.quantised import bytes_by_group, quantise, restore
 from lightning_mono.module import MonoModule
+from lightning_mono.params import TEXT_PATH
 from lightning_mono.recipe import Recipe
 from lightning_mono.runs import RunFolder, backbone_recipe, dependency, is_follower, open_run
-from lightning_mono.strategies import build_strategy
+from lightning_mono.strategies import build_strategy, is_sharded
+
+WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
+"""What the weights are cast to, by precision; float32 for any other."""
 
 RETENTION_WIDTH = 128
 """Tokens in a row of held-out text."""
@@ -96,6 +103,8 @@ class Session:
         with journal.part("prepare"):
             stores = self._open_data()
             self.mono = self._model(ready, stores)
+            self.mono.model.to(WEIGHTS.get(recipe.trainer.precision, torch.float32))
+            self._quantise()
             self.data = {
                 name: build.stage_data(recipe, name, found, self.mono.renderer, self.mono.pad_id)
                 for name, found in stores.items()
@@ -110,12 +119,17 @@ class Session:
     def train(self) -> None:
         """Trains from the newest checkpoint to the end, unless that is done; exports the model."""
         newest = latest(self.run.checkpoints)
+        if newest is not None:
+            self._refuse_another_model(newest)
         if newest is not None and step_of(newest) >= self.schedule.total_steps:
             self.module.load_state_dict(read(newest)["state_dict"])
         else:
             with self.journal.part("train"):
                 self._train(newest)
+            if is_sharded(self.mono.model):
+                self._take_whole_model()
         self.mono.model.requires_grad_(False)
+        self._restore()
         self.assistant.save(self.run.model)
 
     def question_only(self) -> RunFolder | None:
@@ -144,7 +158,8 @@ class Session:
             strategy=build_strategy(
                 section.strategy, section.kernel, section.accelerator, section.devices
             ),
-            precision=section.precision,  # type: ignore[arg-type]
+            # Lightning's own casts would take the batch along, whose loss weights are to stay fp32.
+            precision="bf16-mixed" if section.precision == "bf16-mixed" else "32-true",
             plugins=[AtomicCheckpointIO()],
             max_steps=schedule.total_steps,
             max_epochs=-1,  # the steps decide; the loader is one long epoch
@@ -157,6 +172,18 @@ class Session:
             use_distributed_sampler=False,
         )
         trainer.fit(self.module, self._loader(trainer), ckpt_path=newest, weights_only=True)
+
+    def _take_whole_model(self) -> None:
+        """Exchanges a model that lies in parts with all processes for the one just saved."""
+        mono, newest = self.mono, latest(self.run.checkpoints)
+        assert newest is not None
+        with torch.device("meta"):
+            model = MonoModel(mono.model.config)
+        state = read(newest)["state_dict"]
+        model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()}, assign=True)
+        model.entries = mono.model.entries
+        self.mono = replace(mono, model=model)
+        self.assistant = Assistant(model, mono.renderer, mono.chat, mono.files)
 
     def _loader(self, trainer: pl.Trainer) -> StagedLoader:
         def batches(data: StageData, workers: int) -> Callable[[int], Iterable[Batch]]:
@@ -198,6 +225,42 @@ class Session:
             self.recipe, {name: [store for store, _ in found] for name, found in stores.items()}
         )
         return build.build_model(self.recipe, backbone)
+
+    def _quantise(self) -> None:
+        """Rounds the text weights where the recipe says so, and notes what that saves."""
+        scheme, model = self.recipe.model.quantize, self.mono.model
+        if scheme == "none":
+            return
+        before = bytes_by_group(model)
+        quantise(model, scheme)
+        after = bytes_by_group(model)
+        self.journal.write("quantised", scheme=scheme, bytes_before=before, bytes_after=after)
+
+        def megabytes(groups: Iterable[str]) -> str:
+            sizes = (sum(by[group] for group in groups) / 1e6 for by in (before, after))
+            return " MB -> ".join(f"{size:,.1f}" for size in sizes) + " MB"
+
+        text = megabytes(TEXT_PATH & before.keys())
+        print(f"{scheme}: text {text}; whole model {megabytes(before)}", flush=True)
+
+    def _restore(self) -> None:
+        """Puts the full text weights back: what is exported and measured has no rounded ones."""
+        if self.recipe.model.quantize != "none":
+            language = RunFolder(self.language_run).model if self.language_run else None
+            restore(self.mono.model, build.full_weights(self.recipe, language))
+
+    def _refuse_another_model(self, newest: Path) -> None:
+        """A checkpoint holds the weights of the model it was written for, and of no other."""
+        saved, ours = (
+            {name: tuple(value.shape) for name, value in state.items()}
+            for state in (read(newest)["state_dict"], self.module.state_dict())
+        )
+        other = sorted(name for name in saved | ours if saved.get(name) != ours.get(name))
+        if other:
+            raise CheckpointError(
+                f"{newest}: {other[0].removeprefix('model.')} is not as the recipe has it; undo "
+                "the change of its model section, or start a run of another name"
+            )
 
     def _open_data(self) -> dict[str, list[tuple[Store, float]]]:
         def note(line: str) -> None:

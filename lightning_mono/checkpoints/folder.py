@@ -15,9 +15,11 @@ from lightning_mono.backbones.shards import SHARD_BYTES, Weights, write_weights
 from lightning_mono.checkpoints import tensors as layout
 from lightning_mono.checkpoints.atomic import explained, replacing
 from lightning_mono.checkpoints.config import read_config, write_config
+from lightning_mono.errors import CheckpointError
 from lightning_mono.model.assign import assign
 from lightning_mono.model.config import MonoConfig
 from lightning_mono.model.mono import MonoModel
+from lightning_mono.model.quantised import quantised_linears
 
 
 def save_model(
@@ -35,6 +37,8 @@ def save_model(
     Raises:
         CheckpointError: the folder cannot be written, or the layout cannot express the model.
     """
+    if any(quantised_linears(model)):
+        raise CheckpointError(f"{folder}: restore the model's rounded weights before it is saved")
     state = {name: value.detach() for name, value in model.state_dict().items()}
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     written = write_config(model.config, {**model.entries, **(further or {})})

@@ -7,6 +7,7 @@ layers (Mono-InternVL, section 3.1: static routing). A learned router could shar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,6 +45,13 @@ class Rows:
             return x[self.start : self.start + self.count]
         return x.index_select(0, self.index)
 
+    def put(self, rows: Tensor, out: Tensor) -> None:
+        """Writes ``rows`` (count, width) to these rows of ``out`` (tokens, width), in place."""
+        if self.start is not None:
+            out[self.start : self.start + self.count] = rows
+        else:
+            out.index_copy_(0, self.index, rows)
+
 
 @dataclass(frozen=True)
 class ModalityLayout:
@@ -70,6 +78,24 @@ class ModalityLayout:
             raise ValueError(f"mask must be bool (batch, tokens), got {mask.dtype} {mask.shape}")
         flat = mask.reshape(-1)
         return cls(mask, Rows.of((~flat).nonzero()[:, 0]), Rows.of(flat.nonzero()[:, 0]))
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Row numbers sorted by modality: text rows, then visual rows, (tokens,) int64."""
+        return torch.cat([self.text.index, self.visual.index])
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where each token stands in ``order``, its inverse, (tokens,) int64."""
+        places = torch.empty_like(self.order)
+        places[self.order] = torch.arange(len(self.order), device=places.device)
+        return places
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """One past the last text row and the last visual row in ``order``, (2,) int32."""
+        ends = [self.text.count, self.text.count + self.visual.count]
+        return torch.tensor(ends, dtype=torch.int32, device=self.order.device)
 
     @classmethod
     def all_text(cls, batch: int, tokens: int, device: torch.device | str) -> ModalityLayout:

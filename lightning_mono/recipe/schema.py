@@ -66,6 +66,9 @@ class ModelSection:
     patchifier: PatchifierSection | None = None
     """Leave out for a model that reads text only."""
     experts: ExpertsSection = field(default_factory=ExpertsSection)
+    quantize: str = "none"
+    """nf4 or int8: text matrices of all layers are kept in 4 or 8 bits while training, frozen; the
+    model that is exported has them in full, as the backbone or pretrained model does."""
     chat: str | None = None
     """Chat template: internlm2-chat, chatml, llama3, zephyr or plain; by default the backbone's."""
     system: str | None = None
@@ -91,6 +94,7 @@ class OptimSection:
     """Optimizer and learning rate; a stage may override single keys."""
 
     name: str = "adamw"
+    """adamw, or adamw8bit: moments in 8 bits (bitsandbytes); the same in all stages."""
     lr: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
@@ -157,9 +161,9 @@ class TrainerSection:
     """How the run is executed."""
 
     strategy: str = "auto"
-    """auto, mono_single or mono_ddp."""
+    """auto, mono_single, mono_ddp, or mono_fsdp2 to share the weights between the devices."""
     kernel: str = "auto"
-    """How tokens reach their experts: auto, gathered or masked_dense."""
+    """How tokens reach their experts: auto, triton, grouped, gathered or masked_dense."""
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lightning_mono.errors import RecipeError
-from lightning_mono.params import ALIASES, GROUPS
+from lightning_mono.params import ALIASES, GROUPS, QUANTISABLE
 from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection
 from lightning_mono.stages import Duration, Optim
 
@@ -24,8 +24,10 @@ SOURCES = (
     "jsonl",
 )
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
-KERNELS = ("auto", "masked_dense", "gathered")
-STRATEGIES = ("auto", "mono_single", "mono_ddp")
+KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton")
+STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
+OPTIMIZERS = ("adamw", "adamw8bit")
+QUANTIZE = ("none", "nf4", "int8")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
@@ -33,6 +35,7 @@ def problems(recipe: Recipe) -> list[str]:
     """Every problem, each one line that starts with the key; an empty list means it can run."""
     return [
         *_model(recipe),
+        *_quantize(recipe),
         *_data(recipe),
         *_stages(recipe),
         *_trainer(recipe),
@@ -79,6 +82,29 @@ def _model(recipe: Recipe) -> Iterator[str]:
             yield "model.scratch.hidden_size: must be a multiple of 2 x heads"
     yield from _patchifier(recipe)
     yield from _placements(recipe)
+
+
+def _quantize(recipe: Recipe) -> Iterator[str]:
+    """Rounded weights are frozen, are made of ready ones, and are no kernel's own business."""
+    scheme, trainer = recipe.model.quantize, recipe.trainer
+    yield from _choice("model.quantize", scheme, QUANTIZE)
+    if scheme == "none" or scheme not in QUANTIZE:
+        return
+    instead = "or set model.quantize=none"
+    if recipe.model.scratch is not None:
+        yield "model.quantize: train a new model in a recipe of its own, and name it as backbone"
+    if trainer.kernel in ("grouped", "triton"):
+        yield f"trainer.kernel: {trainer.kernel} does not read {scheme}; use gathered, {instead}"
+    if trainer.strategy.startswith("mono_fsdp"):
+        sharded = f"trainer.strategy: {trainer.strategy} does not shard {scheme}"
+        yield f"{sharded}; use mono_ddp, {instead}"
+    for name, section in recipe.stages.items():
+        for word in section.train:
+            if set(ALIASES.get(word, (word,))) & set(QUANTISABLE):
+                yield (
+                    f"stages.{name}.train: {word!r} holds text matrices, which are frozen in "
+                    f"{scheme}; leave it out, {instead}"
+                )
 
 
 def _backbone(name: str) -> Iterator[str]:
@@ -185,10 +211,22 @@ def _stages(recipe: Recipe) -> Iterator[str]:
         except RecipeError as error:
             yield str(error)
             continue
-        yield from _choice(f"{key}.optim.name", optim.name, ("adamw",))
+        yield from _optimizer(recipe, f"{key}.optim", optim)
         yield from _choice(f"{key}.optim.schedule", optim.schedule, ("constant", "cosine"))
         yield from _optim(f"{key}.optim", optim)
         yield from _trainable(recipe, name)
+
+
+def _optimizer(recipe: Recipe, key: str, optim: Optim) -> Iterator[str]:
+    """There is one for all stages; the one in 8 bits computes in fp32, on whole tensors."""
+    yield from _choice(f"{key}.name", optim.name, OPTIMIZERS)
+    if optim.name != recipe.optim.name:
+        yield f"{key}.name: one optimizer serves all stages; set optim.name"
+    trainer = recipe.trainer
+    if optim.name == "adamw8bit" and trainer.precision == "64-true":
+        yield f"{key}.name: adamw8bit computes in fp32; with trainer.precision=64-true use adamw"
+    if optim.name == "adamw8bit" and trainer.strategy.startswith("mono_fsdp"):
+        yield f"{key}.name: adamw8bit needs whole tensors; with {trainer.strategy} use adamw"
 
 
 def _optim(key: str, optim: Optim) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Lightning strategies that put an expert kernel into the model when it is set up.
+"""What every strategy of ours does beside its own work: it carries the expert kernel.
 
 ``Trainer(plugins=...)`` takes no plugin of this kind, so the strategy is the plugin: the model and
 its parameter names stay as they are.
@@ -11,11 +11,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, StrategyRegistry
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from typing_extensions import override
 
-from lightning_mono import kernels
+from lightning_mono.kernels import select
 
 
 class KernelStrategyMixin:
@@ -23,7 +22,7 @@ class KernelStrategyMixin:
 
     The kernel goes in at ``setup``: the device is known, nothing is wrapped yet, and since a
     kernel owns no parameters it does not matter whether the model is sharded already. It comes
-    out at ``teardown``.
+    out at ``teardown``. One that cannot run is refused there, before the first batch.
     """
 
     def __init__(self, *args: Any, kernel: str = "auto", **kwargs: Any) -> None:
@@ -32,14 +31,18 @@ class KernelStrategyMixin:
         self._installed = ExitStack()
 
     def setup(self, trainer: pl.Trainer) -> None:
-        choice = self.broadcast(kernels.choose(self.kernel))  # type: ignore[attr-defined]
         module = self.lightning_module  # type: ignore[attr-defined]
-        self._installed.enter_context(kernels.active(module, choice))
-        blocks = sum(
-            isinstance(m, kernels.Routed) and m.visual is not None for m in module.modules()
-        )
-        if blocks:
-            rank_zero_info(f"kernel: {choice} in {blocks} blocks with visual weights")
+        device = self.root_device  # type: ignore[attr-defined]
+        dtype = computes_in(self.precision_plugin, module)  # type: ignore[attr-defined]
+        mine = select.choose(self.kernel, module, device, dtype)
+        choice = self.broadcast(mine)  # type: ignore[attr-defined]
+        count = self._installed.enter_context(select.active(module, choice, device, dtype))
+        if count:
+            because = ""
+            if self.kernel == "auto":
+                others = select.passed_over(choice, module, device, dtype)
+                because = "".join(f"; not {name}: {why}" for name, why in others.items())
+            rank_zero_info(f"kernel: {choice} in {count} blocks with visual weights{because}")
         super().setup(trainer)  # type: ignore[misc]
 
     def teardown(self) -> None:
@@ -47,45 +50,12 @@ class KernelStrategyMixin:
         self._installed.close()
 
     def on_trainable_changed(self) -> None:
-        """Called when parameters were frozen or unfrozen; single devices need nothing."""
+        """Called when parameters were frozen or unfrozen; most strategies need nothing."""
 
 
-class MonoSingleDeviceStrategy(KernelStrategyMixin, SingleDeviceStrategy):
-    """One device."""
-
-    def __init__(self, device: str | torch.device | None = None, **kwargs: Any) -> None:
-        if device is None:
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
-        super().__init__(device=device, **kwargs)
-
-
-class MonoDDPStrategy(KernelStrategyMixin, DDPStrategy):
-    """Several devices, each with the whole model."""
-
-    @override
-    def on_trainable_changed(self) -> None:
-        """DDP reduces what trained when it wrapped the model, and nothing else: wrap again."""
-        self.model = self.lightning_module
-        self.configure_ddp()
-
-
-def build_strategy(
-    name: str, kernel: str, accelerator: str, devices: int
-) -> pl.strategies.Strategy:
-    """The strategy of a recipe; ``auto`` is one device, or DDP over several."""
-    if name == "auto":
-        name = "mono_single" if devices == 1 else "mono_ddp"
-    if name == "mono_ddp":
-        return MonoDDPStrategy(kernel=kernel)
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    return MonoSingleDeviceStrategy("cuda:0" if on_gpu else "cpu", kernel=kernel)
-
-
-def register() -> None:
-    """Makes the strategies known to ``Trainer(strategy=...)`` by name."""
-    for name, strategy in (
-        ("mono_single", MonoSingleDeviceStrategy),
-        ("mono_ddp", MonoDDPStrategy),
-    ):
-        description = f"{strategy.__doc__} With an expert kernel."
-        StrategyRegistry.register(name, strategy, description=description, override=True)
+def computes_in(precision: Precision, module: torch.nn.Module) -> torch.dtype:
+    """What a strategy's precision multiplies in; plain precision takes the weights as they are."""
+    kind = str(precision.precision).split("-")[0]
+    if kind == "32":
+        return next((p.dtype for p in module.parameters()), torch.float32)
+    return {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64}[kind]

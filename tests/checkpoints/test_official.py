@@ -25,6 +25,7 @@ from lightning_mono.model import MonoModel
 from lightning_mono.model.mono import MonoOutput
 from lightning_mono.model.sampling import Sampling
 from lightning_mono.params import grouped
+from lightning_mono.testing import kernels_here
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDERS = sorted(path.parent.name for path in GOLDEN.glob("*/config.json"))
@@ -81,7 +82,7 @@ def _error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max())
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here())
 @torch.no_grad()
 def test_forward(golden: Golden, kernel: str) -> None:
     model, theirs = golden.model(), golden.outputs
@@ -102,7 +103,7 @@ def test_forward(golden: Golden, kernel: str) -> None:
         assert _error(output.loss[None], theirs["loss"]) < LOSS
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here())
 def test_gradients_of_delta_tuning(golden: Golden, kernel: str) -> None:
     model = golden.model().requires_grad_(False)
     groups = grouped(name for name, _ in model.named_parameters())
@@ -124,7 +125,7 @@ def test_gradients_of_delta_tuning(golden: Golden, kernel: str) -> None:
         assert _error(gradients[name], theirs) <= GRADIENTS * float(theirs.abs().max()), name
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here())
 def test_greedy_generation(golden: Golden, kernel: str) -> None:
     model = golden.model()
     names = ("input_ids_left", "pixel_values", "attention_mask_left", "tiles_per_sample")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lightning_mono import kernels
 from lightning_mono.model import MonoModel
 from lightning_mono.model.cache import KVCache
-from lightning_mono.testing import IMAGE, tiny_config, tiny_decoder, tiny_model
+from lightning_mono.testing import IMAGE, kernels_here, tiny_config, tiny_decoder, tiny_model
 
 PROMPTS = [
     [5, IMAGE, IMAGE, IMAGE, IMAGE, 6, 7],
@@ -52,7 +52,7 @@ def _recomputed(model: MonoModel, prompt: list[int], pixels: torch.Tensor, new: 
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here(torch.float64))
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_cached_ids_equal_recomputed_ones_in_a_ragged_batch(side: str, kernel: str) -> None:
     ids, mask = _padded(PROMPTS, side)

@@ -14,7 +14,7 @@ from lightning_mono import kernels
 from lightning_mono.model import Batch, MonoModel
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.session import Session
-from lightning_mono.testing import IMAGE, tiny_config, tiny_decoder, tiny_model
+from lightning_mono.testing import IMAGE, kernels_here, tiny_config, tiny_decoder, tiny_model
 
 TILE = [IMAGE] * 4
 
@@ -178,7 +178,7 @@ def _check(turns: list[Turn]) -> None:
         assert stopped or ours.shape[1] == min(turn.new, turn.take)
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here(torch.float64))
 @settings(max_examples=40, deadline=None)
 @given(turns=conversations())
 def test_any_conversation_says_what_each_row_would_say_alone(

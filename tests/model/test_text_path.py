@@ -7,7 +7,14 @@ import torch
 
 from lightning_mono import kernels
 from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
-from lightning_mono.testing import IMAGE, randomize, tiny_backbone, tiny_config, tiny_model
+from lightning_mono.testing import (
+    IMAGE,
+    kernels_here,
+    randomize,
+    tiny_backbone,
+    tiny_config,
+    tiny_model,
+)
 
 PATCHIFIER = PatchifierConfig(image_size=16, patch_size=4, width=6, merge=2)
 EVERYWHERE = ExpertsConfig(ffn=(0, 1), attention=(0, 1), norms=(0, 1))
@@ -29,7 +36,7 @@ def _text(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here())
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("biased", [False, True])
 def test_text_only_logits_are_bit_identical_to_the_backbones(
@@ -55,7 +62,7 @@ def test_text_only_logits_are_bit_identical_to_the_backbones(
             randomize(model, seed=seed, only=(".visual.", "patchifier."))
 
 
-@pytest.mark.parametrize("kernel", kernels.KERNELS)
+@pytest.mark.parametrize("kernel", kernels_here())
 def test_text_before_an_image_is_bit_identical_whatever_the_experts(kernel: str) -> None:
     model = tiny_model()
     kernels.use(model, kernel)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_through_stage_boundaries(recipe_file: Path) -> None:
+@pytest.mark.parametrize("strategy", ["mono_ddp", "mono_fsdp2"])
+def test_two_processes_equal_one_through_stage_boundaries(recipe_file: Path, strategy: str) -> None:
     out = recipe_file.parent
     text = recipe_file.read_text()
     environment = dict(os.environ, PYTHONWARNINGS="ignore", OMP_NUM_THREADS="1")
@@ -20,6 +21,7 @@ def test_two_processes_equal_one_through_stage_boundaries(recipe_file: Path) -> 
         copy.write_text(text.replace(f"{out}/run", f"{out}/{name}"))
         command = [sys.executable, "-m", "lightning_mono", "fit", str(copy)]
         command += [f"trainer.devices={devices}", f"out={out}/{name}"]
+        command += [f"trainer.strategy={strategy}"] if devices > 1 else []
         done = subprocess.run(command, env=environment, capture_output=True, timeout=300, cwd=out)
         assert done.returncode == 0, done.stderr.decode()[-2000:]
     one = load_file(out / "one" / "model" / "model.safetensors")

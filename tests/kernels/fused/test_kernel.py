@@ -1,0 +1,88 @@
+"""The kernel ``triton`` as a whole: fused where it serves a block, else gathered, or refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning_mono.kernels.fused import kernel as fused_kernel
+from lightning_mono.kernels.select import KERNELS, blocks, why_not
+from torch import nn
+
+from lightning_mono import kernels
+from lightning_mono.errors import RecipeError
+from lightning_mono.model import ExpertsConfig, MonoModel
+from lightning_mono.testing import tiny_config, tiny_model
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([[5, 3, 3, 3, 3, 7, 9], [8, 9, 10, 3, 3, 3, 3]])
+
+
+def model(**changes: object) -> MonoModel:
+    return tiny_model(tiny_config(**{"hidden_size": 32, "head_dim": 8, "ffn_size": 32, **changes}))
+
+
+def results(one: MonoModel, name: str) -> list[torch.Tensor]:
+    """Logits, and the gradients of all parameters."""
+    one.zero_grad()
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with kernels.active(one, name):
+        logits = one(IDS, pixels).logits
+        logits.square().mean().backward()
+    return [logits.detach(), *(p.grad.clone() for p in one.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_a_whole_model_gives_the_numbers_of_the_oracle(qk_norm: bool) -> None:
+    one = model(qk_norm=qk_norm)
+    for ours, oracle in zip(results(one, "triton"), results(one, "masked_dense"), strict=True):
+        torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-4)
+
+
+def test_every_block_but_norms_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[str] = []
+    gathered = kernels.gathered
+
+    def noting(x: torch.Tensor, layout: object, text: nn.Module, visual: nn.Module) -> torch.Tensor:
+        left.append(type(text).__name__)
+        return gathered(x, layout, text, visual)
+
+    monkeypatch.setattr(fused_kernel, "gathered", noting)
+    one = model()
+    kernels.use(one, "triton")
+    with torch.no_grad():
+        one(IDS, torch.randn(2, 3, 16, 16))
+    assert left == ["RMSNorm"] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype", "reason"),
+    [
+        ({"ffn_size": 24}, torch.float32, "16"),
+        ({}, torch.float16, "float16"),
+        ({}, torch.float64, "float64"),
+    ],
+)
+def test_what_cannot_be_fused_is_refused(
+    changes: dict[str, int], dtype: torch.dtype, reason: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"kernel triton cannot run: .*{reason}.*; use gathered"):
+        kernels.choose("triton", model(**changes), CPU, dtype)
+
+
+def test_a_model_with_visual_norms_alone_has_nothing_to_fuse() -> None:
+    norms = tiny_model(tiny_config(ExpertsConfig(norms=(0, 1))))
+    assert len(blocks(norms)) == 4
+    assert "no FFN" in str(why_not("triton", CPU, torch.float32, norms))
+    assert why_not("triton", CPU, torch.float32) is None
+
+
+def test_a_model_moved_to_a_cpu_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    one = model()
+    for block in blocks(one):
+        block.kernel = KERNELS["triton"]
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        fallen = one(IDS, pixels).logits
+        kernels.use(one, "gathered")
+        assert torch.equal(fallen, one(IDS, pixels).logits)
