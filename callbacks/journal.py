@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
+from lightning_mono.model.quantised import parameter_count
 from lightning_mono.stages import StageSchedule
 
 
@@ -118,7 +119,7 @@ class JournalCallback(pl.Callback):
             stage=stage.name,
             train=list(stage.train),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            total=sum(p.numel() for p in parameters),
+            total=parameter_count(pl_module),
             steps=stage.steps,
             lr=stage.optim.lr,
             data=stage.data,

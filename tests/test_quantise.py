@@ -30,6 +30,7 @@ from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig
 from lightning_mono.model.quantised import (
     QuantisedLinear,
     bytes_by_group,
+    parameter_count,
     quantise,
     quantised_linears,
     restore,
@@ -557,3 +558,11 @@ def test_a_model_from_scratch_is_not_rounded() -> None:
         tiny_recipe(
             "model.quantize=nf4", "stages.second.train=[experts]", "stages.second.lr_scale={}"
         )
+
+
+def test_a_rounded_matrix_counts_as_what_it_stands_for() -> None:
+    model = tiny_model(tiny_config(tied=True))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert parameter_count(model) == count
+    quantise(model, "nf4")
+    assert parameter_count(model) == count

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_mono.kernels.fused import ffn_backward, ffn_forward
+from lightning_mono.kernels.fused import decode, ffn_backward, ffn_forward
 from lightning_mono.kernels.fused.ffn_backward import Needs
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights
 from lightning_mono.kernels.fused.launch import interpreted
@@ -69,6 +69,9 @@ def ffn(
         raise ValueError(f"this is the layout of {described} tokens, but x has {len(x)}")
     weights = [getattr(m, name).weight for m in (text, visual) for name in ("gate", "up", "down")]
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    if not learns and decode.suits(layout.text.count, layout.visual.count):
+        side = text if layout.text.count else visual
+        return decode.ffn(x, *(getattr(side, name).weight for name in ("gate", "up", "down")))
     save = learns and saving.activations
     y, _, _ = _ffn(x, layout.text.index, layout.visual.index, *weights, save)
     return y

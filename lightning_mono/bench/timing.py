@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,9 +70,10 @@ class Sample(NamedTuple):
 def interleaved(
     contestants: Mapping[str, Contestant], rounds: int, clock: Clock
 ) -> dict[str, list[Sample]]:
-    """Times every contestant once a round; who begins changes from round to round.
+    """Times every contestant once a round, in an order drawn anew for each round.
 
-    A first round is not counted: in it memory is mapped and kernels are compiled.
+    So nobody always finds in the caches what the same other has left there. A first round is not
+    counted: in it memory is mapped and kernels are compiled.
 
     Returns:
         Name -> its samples, one a round.
@@ -79,8 +81,7 @@ def interleaved(
     names = list(contestants)
     samples: dict[str, list[Sample]] = {name: [] for name in names}
     for number in range(rounds + 1):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for name in random.Random(number).sample(names, len(names)):
             sample = _turn(contestants[name], clock)
             if number:
                 samples[name].append(sample)

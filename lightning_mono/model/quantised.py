@@ -200,3 +200,11 @@ def _decode_int8(codes: Tensor, scales: Tensor, shape: torch.Size, dtype: torch.
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {"nf4": Scheme(_encode_nf4, _decode_nf4), "int8": Scheme(_encode_int8, _decode_int8)}
 )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters of a model; a rounded matrix counts as the matrix that it stands for."""
+    rounded = {name: m for name, m in model.named_modules() if isinstance(m, QuantisedLinear)}
+    codes = {f"{name}.{part}" for name in rounded for part in ("weight", "scales")}
+    plain = sum(p.numel() for name, p in model.named_parameters() if name not in codes)
+    return plain + sum(m.in_features * m.out_features for m in rounded.values())
