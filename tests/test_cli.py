@@ -15,7 +15,7 @@ from lightning_mono.errors import DataError
 from lightning_mono.recipe import load_recipe, shipped_recipes
 from lightning_mono.testing import TINY_RECIPE, tiny_model, write_tiny_recipe
 
-VERBS = ("fit", "evaluate", "generate", "chat", "validate", "ls", "show")
+VERBS = ("fit", "evaluate", "generate", "chat", "convert", "validate", "ls", "show", "bench")
 
 Captured = pytest.CaptureFixture[str]
 
