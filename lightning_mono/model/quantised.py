@@ -144,6 +144,14 @@ def quantised_linears(model: nn.Module) -> Iterator[tuple[str, QuantisedLinear]]
             yield name, module
 
 
+def parameter_count(model: nn.Module) -> int:
+    """Parameters of a model; a rounded matrix counts as the matrix that it stands for."""
+    rounded = [linear for _, linear in quantised_linears(model)]
+    stored = sum(m.weight.numel() + m.scales.numel() for m in rounded)
+    meant = sum(m.in_features * m.out_features for m in rounded)
+    return sum(p.numel() for p in model.parameters()) - stored + meant
+
+
 def bytes_by_group(model: nn.Module) -> dict[str, int]:
     """What each parameter group takes in memory."""
     sizes = {name: parameter.nbytes for name, parameter in model.named_parameters()}
@@ -200,11 +208,3 @@ def _decode_int8(codes: Tensor, scales: Tensor, shape: torch.Size, dtype: torch.
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {"nf4": Scheme(_encode_nf4, _decode_nf4), "int8": Scheme(_encode_int8, _decode_int8)}
 )
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Parameters of a model; a rounded matrix counts as the matrix that it stands for."""
-    rounded = {name: m for name, m in model.named_modules() if isinstance(m, QuantisedLinear)}
-    codes = {f"{name}.{part}" for name in rounded for part in ("weight", "scales")}
-    plain = sum(p.numel() for name, p in model.named_parameters() if name not in codes)
-    return plain + sum(m.in_features * m.out_features for m in rounded.values())

@@ -117,7 +117,7 @@ class Session:
             stop_ids: a row that emits one of these is done. What it yields further repeats that id
                 and is no part of the conversation.
             temperature, top_p, top_k, repetition_penalty: see :class:`Sampling`. The penalty counts
-                text of this session's chunks and answers, not image placeholders or padding.
+                text of the chunks read and of the answers, not image placeholders or padding.
             seed: makes sampling repeatable; by default it draws from PyTorch's global generator.
 
         Yields:
