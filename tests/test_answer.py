@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightning_mono.answer import Answer
@@ -25,6 +25,14 @@ def _said(text: str, stop: tuple[str, ...] = (), ends: bool = True) -> tuple[str
     return shown + answer.rest(), answer
 
 
+def _first_end(text: str, stop: list[str]) -> int:
+    """Where the stop string begins that is whole first; of two, the one that begins first."""
+    said = next((n for n in range(len(text)) if any(s in text[: n + 1] for s in stop)), None)
+    if said is None:
+        return len(text)
+    return min(at for s in stop if (at := text[: said + 1].find(s)) >= 0)
+
+
 @given(text=st.text(st.characters(exclude_characters="\0\ufffd", codec="utf-8"), max_size=30))
 def test_pieces_joined_are_the_answer(text: str) -> None:
     shown, answer = _said(text)
@@ -33,13 +41,14 @@ def test_pieces_joined_are_the_answer(text: str) -> None:
     assert answer.words() == len(text.encode())
 
 
+@example(text="baa", stop=["a", "baa"])  # the longer one never comes to its end
 @given(
     text=st.text("ab é", max_size=20),
     stop=st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3),
 )
 def test_an_answer_ends_before_its_first_stop_string(text: str, stop: list[str]) -> None:
     shown, answer = _said(text, tuple(stop))
-    end = min((text.find(s) for s in stop if s in text), default=len(text))
+    end = _first_end(text, stop)
     assert shown == answer.text == text[:end].strip()
     if end < len(text):
         assert answer.done
