@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mono.data.sample import Sample, Skipped
-from lightning_mono.data.sources import art4apps, easy_vqa, jsonl, text, tuxpaint
+from lightning_mono.data.sources import (
+    art4apps,
+    easy_vqa,
+    emoji,
+    gcompris,
+    gimp_help,
+    jsonl,
+    pdf_pages,
+    plots,
+    text,
+    tux_scenes,
+    tuxpaint,
+)
 from lightning_mono.errors import DataError
 
 
@@ -39,6 +51,15 @@ SOURCES: Mapping[str, Source] = {
     "easy_vqa_reading": Source(easy_vqa.reading),
     "art4apps": Source(art4apps.pictures),
     "tuxpaint": Source(tuxpaint.stamps),
+    "tux_scenes": Source(tux_scenes.composed),
+    "tux_scenes_blind": Source(tux_scenes.blind),
+    "emoji": Source(emoji.pictures),
+    "gcompris_words": Source(gcompris.words),
+    "gcompris_paragraphs": Source(gcompris.paragraphs),
+    "gcompris_photos": Source(gcompris.photos),
+    "gimp_help": Source(gimp_help.figures),
+    "plots": Source(plots.plots),
+    "pdf_pages": Source(pdf_pages.pages),
     "stdlib_docs": Source(text.stdlib_docs, text.python_stamp),
     "text_files": Source(text.text_files, text.files_stamp),
     "jsonl": Source(jsonl.records, jsonl.file_stamp),
