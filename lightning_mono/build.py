@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from lightning_mono.assets import cache_dir
 from lightning_mono.backbones import Backbone, load_backbone
 from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
-from lightning_mono.backbones.hub import is_hub_id
+from lightning_mono.backbones.hub import is_hub_id, local_copy
 from lightning_mono.backbones.huggingface import token_ids
 from lightning_mono.backbones.tokenizer import read_tokenizer, train_bpe
 from lightning_mono.backbones.tokenizer_files import TokenizerFiles
@@ -30,6 +30,8 @@ from lightning_mono.errors import AssetError, DataError, RecipeError
 from lightning_mono.inference import chat_template, make_renderer
 from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
 from lightning_mono.model.graft import with_experts
+from lightning_mono.model.meta import on_meta
+from lightning_mono.model.published import PUBLISHED
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
@@ -259,6 +261,9 @@ def build_schedule(
     def steps_of(name: str, duration: Duration) -> int:
         if duration.unit == "steps":
             return int(duration.value)
+        if duration.unit == "tokens":
+            plan = data[name].plan
+            return plan.batches_for_tokens(int(duration.value), recipe.trainer.devices)
         samples = duration.value
         if duration.unit == "epochs":
             samples *= data[name].samples
@@ -284,7 +289,7 @@ def check_on_meta(recipe: Recipe) -> MonoModel | None:
     config = known_config(recipe)
     if config is None:
         return None
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config)
     build_stages(recipe, group_names(model), lambda _, duration: max(1, int(duration.value)))
     return model
@@ -293,10 +298,8 @@ def check_on_meta(recipe: Recipe) -> MonoModel | None:
 def known_config(recipe: Recipe) -> MonoConfig | None:
     """What the recipe's model is made of, as far as it can be read without loading weights."""
     if recipe.model.pretrained is not None:
-        if is_hub_id(recipe.model.pretrained):
-            return None
-        config = read_config(model_folder(recipe.model.pretrained))[0]
-        if config.patchifier is None:
+        config = _pretrained_config(recipe.model.pretrained)
+        if config is None or config.patchifier is None:
             return config
         more = _placed(recipe, config.decoder.layers)
         return replace(config, experts=config.experts.joined(more))
@@ -305,6 +308,14 @@ def known_config(recipe: Recipe) -> MonoConfig | None:
         return None
     experts = experts_config(recipe, decoder.layers)
     return MonoConfig(decoder, patchifier_config(recipe), experts)
+
+
+def _pretrained_config(name: str) -> MonoConfig | None:
+    """Of a folder, or of a hub id whose copy is here or whose shape is known."""
+    if not is_hub_id(name):
+        return read_config(model_folder(name))[0]
+    folder = local_copy(name)
+    return PUBLISHED.get(name) if folder is None else read_config(folder)[0]
 
 
 def known_shape(recipe: Recipe) -> DecoderConfig | None:
