@@ -26,7 +26,7 @@ from typing import Any
 from litdata.streaming import Cache
 
 from lightning_mono.data.images import decode
-from lightning_mono.data.sample import Pending, Sample, Skipped, Unusable
+from lightning_mono.data.sample import Pending, Sample, Skipped, SampleError
 from lightning_mono.data.store import to_record
 from lightning_mono.errors import DataError
 
@@ -233,22 +233,22 @@ def _checked(sample: Sample | Skipped | None, limits: Limits) -> Sample | Skippe
             decode(image, f"image {number} of {len(sample.images)}").size
             for number, image in enumerate(sample.images, 1)
         )
-    except Unusable as error:
+    except SampleError as error:
         return Skipped(sample.id, str(error).removeprefix("image 1 of 1: "), error.fault)
     return replace(sample, sizes=sizes)
 
 
 def _check_text(sample: Sample, limits: Limits) -> None:
     if not sample.exchanges and (sample.images or not sample.text.strip()):
-        raise Unusable("nothing to learn", "nothing to learn: no exchange and no text")
+        raise SampleError("nothing to learn", "nothing to learn: no exchange and no text")
     if any(not exchange.answer.strip() for exchange in sample.exchanges):
-        raise Unusable("nothing to learn", "an answer is empty")
+        raise SampleError("nothing to learn", "an answer is empty")
     texts = [sample.id, sample.text]
     texts += [t for e in sample.exchanges for t in (e.question, e.answer, e.kind)]
     length = sum(map(len, texts))
     if length > limits.characters:
-        raise Unusable("too long", f"{length:,} characters, more than {limits.characters:,}")
+        raise SampleError("too long", f"{length:,} characters, more than {limits.characters:,}")
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise Unusable("bad text", f"its text is not Unicode: {error.reason}") from error
+        raise SampleError("bad text", f"its text is not Unicode: {error.reason}") from error

@@ -117,7 +117,7 @@ class Pending:
     nbytes: int
 
 
-class Unusable(DataError):
+class SampleError(DataError):
     """Says of one sample, or one file of it, why it cannot be used."""
 
     def __init__(self, fault: Fault, reason: str) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_mono.data.sample import Pending, Skipped, Unusable
+from lightning_mono.data.sample import Pending, Skipped, SampleError
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError
@@ -118,15 +118,15 @@ def _parsed(raw: bytes | None) -> Any:
     """The value of a record's text.
 
     Raises:
-        Unusable: it is not JSON, or not UTF-8.
+        SampleError: it is not JSON, or not UTF-8.
     """
     if raw is None:
-        raise Unusable("too large", f"more than {files.MAX_BYTES:,} bytes")
+        raise SampleError("too large", f"more than {files.MAX_BYTES:,} bytes")
     try:
         return json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        raise Unusable("bad text", f"not UTF-8: {error.reason} at byte {error.start}") from error
+        raise SampleError("bad text", f"not UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
-        raise Unusable("malformed record", f"is not JSON: {error.msg}") from error
+        raise SampleError("malformed record", f"is not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise Unusable("malformed record", "is not JSON: nested too deeply") from error
+        raise SampleError("malformed record", "is not JSON: nested too deeply") from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from lightning_mono.data.sample import Unusable
+from lightning_mono.data.sample import SampleError
 from lightning_mono.errors import DataError
 
 MAX_BYTES = 256 * 2**20
@@ -59,45 +59,47 @@ def read_inside(root: Path, name: object) -> bytes:
         name: relative to it.
 
     Raises:
-        Unusable: it leaves the root, by itself or by a link, is not there, or is too large.
+        SampleError: it leaves the root, by itself or by a link, is not there, or is too large.
     """
     if not isinstance(name, str):
-        raise Unusable("malformed record", "image is not a file name, or images not a list of them")
+        raise SampleError(
+            "malformed record", "image is not a file name, or images not a list of them"
+        )
     check_relative(name)
     try:
         file = (root / name).resolve()
         if not file.is_relative_to(root):
-            raise Unusable("unsafe path", f"image {name} lies outside {root}")
+            raise SampleError("unsafe path", f"image {name} lies outside {root}")
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-            raise Unusable("missing file", f"cannot read image {name}: not a file")
+            raise SampleError("missing file", f"cannot read image {name}: not a file")
         check_size(status.st_size, f"image {name}")
         return file.read_bytes()
     except OSError as error:
         reason = f"cannot read image {name}: {error.strerror}"
-        raise Unusable("missing file", reason) from error
+        raise SampleError("missing file", reason) from error
     except (ValueError, RuntimeError) as error:  # a null byte, a loop of links
-        raise Unusable("unsafe path", f"image {name!r}: {error}") from error
+        raise SampleError("unsafe path", f"image {name!r}: {error}") from error
 
 
 def check_relative(name: str) -> None:
     """A name is relative on every system; whether it climbs out is seen when it is resolved.
 
     Raises:
-        Unusable: it is absolute.
+        SampleError: it is absolute.
     """
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:
-        raise Unusable("unsafe path", f"{name} is absolute; write it relative to the images")
+        raise SampleError("unsafe path", f"{name} is absolute; write it relative to the images")
 
 
 def check_size(size: int, what: str) -> None:
     """Something of ``size`` bytes may be read as a whole.
 
     Raises:
-        Unusable: it is too large.
+        SampleError: it is too large.
     """
     if size > MAX_BYTES:
-        raise Unusable("too large", f"{what} has {size:,} bytes, more than {MAX_BYTES:,}")
+        raise SampleError("too large", f"{what} has {size:,} bytes, more than {MAX_BYTES:,}")
 
 
 def _without_braces(path: str) -> Iterator[str]:

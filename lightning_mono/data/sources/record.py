@@ -24,7 +24,7 @@ from lightning_mono.data.sample import (
     Exchange,
     Sample,
     Skipped,
-    Unusable,
+    SampleError,
     held_out,
     without_leading,
 )
@@ -73,19 +73,19 @@ def read(
     try:
         record = record_of()
         if not isinstance(record, dict):
-            raise Unusable("malformed record", "not a JSON object")
+            raise SampleError("malformed record", "not a JSON object")
         name = str(record.get("id", where))
         images = _images(record)
         key = next((image for image in images if isinstance(image, str)), name)
         return _sample(record, name, images, load) if side.takes(key) else None
-    except Unusable as error:
+    except SampleError as error:
         skipped = Skipped(name, f"{where}: {error}", error.fault)
         return skipped if side.takes(key) else None
 
 
 def _sample(record: dict[str, Any], name: str, images: list[Any], load: Load) -> Sample:
     if not images and ("caption" in record or PLACEHOLDER in str(record.get("conversations"))):
-        raise Unusable("image count", "is about an image but names none")
+        raise SampleError("image count", "is about an image but names none")
     exchanges, placed = _placed(list(_exchanges(record)), len(images))
     return Sample(
         id=name,
@@ -105,14 +105,16 @@ def _exchanges(record: dict[str, Any]) -> Iterator[Exchange]:
     elif "caption" in record:
         yield Exchange(CAPTION_QUESTION, _string(record, "caption"), kind)
     elif "text" not in record:
-        raise Unusable("malformed record", "has none of conversations, question, caption and text")
+        raise SampleError(
+            "malformed record", "has none of conversations, question, caption and text"
+        )
 
 
 def _placed(exchanges: list[Exchange], images: int) -> tuple[tuple[Exchange, ...], bool]:
     """The exchanges, and whether they say where pictures stand other than in front of them all."""
     places = sum(exchange.question.count(PLACEHOLDER) for exchange in exchanges)
     if places not in (0, images):
-        raise Unusable("image count", f"has {places} {PLACEHOLDER} for {images} images")
+        raise SampleError("image count", f"has {places} {PLACEHOLDER} for {images} images")
     if not places:
         return tuple(exchanges), False
     leading, question = without_leading(exchanges[0].question)
@@ -127,10 +129,10 @@ def _turns(turns: Any, kind: str) -> Iterator[Exchange]:
     The published training code leaves that out as well.
     """
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise Unusable("malformed record", "conversations is not a list of objects")
+        raise SampleError("malformed record", "conversations is not a list of objects")
     if turns and turns[0].get("from") in _MODEL:
         turns = turns[1:]
-    odd = Unusable("malformed record", "conversations does not alternate between human and gpt")
+    odd = SampleError("malformed record", "conversations does not alternate between human and gpt")
     if len(turns) % 2 or not turns:
         raise odd
     for asked, answered in zip(turns[::2], turns[1::2], strict=True):
@@ -149,5 +151,5 @@ def _string(record: dict[str, Any], key: str) -> str:
     value = record.get(key)
     if not isinstance(value, str):
         reason = f"{key} is not a string" if key in record else f"has no {key}"
-        raise Unusable("malformed record", reason)
+        raise SampleError("malformed record", reason)
     return value

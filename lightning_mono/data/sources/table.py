@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_mono.data.sample import Pending, Skipped, Unusable
+from lightning_mono.data.sample import Pending, Skipped, SampleError
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError
@@ -26,7 +26,7 @@ _KNOWN = ("id", "kind", "question", "answer", "conversations")
 _BATCH = 64  # rows of a Parquet file that are in memory at a time
 
 Cells = list[tuple[str, Any]]
-"""The cells of a row with their columns; a :class:`~.sample.Unusable` in place of a bad one."""
+"""The cells of a row with their columns; a :class:`~.sample.SampleError` in place of a bad one."""
 
 
 def rows(
@@ -109,13 +109,13 @@ def _renamed(
 
 def _record(cells: Cells) -> dict[str, Any]:
     for column, value in cells:
-        if isinstance(value, Unusable):
+        if isinstance(value, SampleError):
             raise value
         if isinstance(value, str) and not value.isascii():
             try:
                 value.encode()
             except UnicodeEncodeError as error:
-                raise Unusable("bad text", f"{column} is not UTF-8") from error
+                raise SampleError("bad text", f"{column} is not UTF-8") from error
     return {column: value for column, value in cells if value is not None}
 
 
@@ -188,7 +188,7 @@ def _cell(scalar: Any, column: str) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return Unusable("bad text", f"{column} is not UTF-8: {error.reason}")
+        return SampleError("bad text", f"{column} is not UTF-8: {error.reason}")
 
 
 def _first_line(error: Exception) -> str:

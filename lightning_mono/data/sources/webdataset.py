@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lightning_mono.data.sample import Fault, Pending, Skipped, Unusable
+from lightning_mono.data.sample import Fault, Pending, Skipped, SampleError
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError
@@ -48,7 +48,7 @@ def samples(split: str, path: str, held_out_share: float = 0.0) -> Iterator[Pend
                 load = partial(_image, archive, {member.name: member for member in group})
                 reading = partial(read, partial(_record, archive, name, group), name, load, side)
                 yield Pending(reading, _HEADERS)
-        except _Damaged as error:
+        except _DamagedError as error:
             yield Skipped(archive.name, str(error))
         except OSError as error:
             raise DataError(f"cannot read {archive}: {error.strerror}") from error
@@ -59,7 +59,7 @@ def files_stamp(path: str, held_out_share: float = 0.0) -> str:
     return files.stamp(files.find(path, SUFFIXES))
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """An archive ends before its end."""
 
 
@@ -80,7 +80,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     """The members of an archive by their headers alone."""
     with archive.open("rb") as opened:
         if opened.read(2) == b"\x1f\x8b":
-            raise _Damaged("is compressed; gunzip it first, its images are compressed already")
+            raise _DamagedError("is compressed; gunzip it first, its images are compressed already")
         opened.seek(0)
         try:
             with tarfile.open(fileobj=opened, mode="r:") as tar:
@@ -90,10 +90,10 @@ def _members(archive: Path) -> Iterator[_Member]:
                         yield _member(info)
                 end = tar.offset
         except tarfile.TarError as error:
-            raise _Damaged(f"is damaged: {error}; what stands behind it is lost") from error
+            raise _DamagedError(f"is damaged: {error}; what stands behind it is lost") from error
         opened.seek(end)
         if opened.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise _Damaged(f"is damaged at byte {end:,}; what stands behind it is lost")
+            raise _DamagedError(f"is damaged at byte {end:,}; what stands behind it is lost")
 
 
 def _member(info: tarfile.TarInfo) -> _Member:
@@ -115,7 +115,7 @@ def _record(archive: Path, name: str, members: tuple[_Member, ...]) -> dict[str,
     """What the members of one sample say, as a record."""
     for member in members:
         if member.fault is not None:
-            raise Unusable(member.fault, member.reason)
+            raise SampleError(member.fault, member.reason)
     record: dict[str, Any] = {}
     for member in members:
         if member.kind == ".json":
@@ -126,7 +126,7 @@ def _record(archive: Path, name: str, members: tuple[_Member, ...]) -> dict[str,
     if captions and "conversations" not in record:
         record["caption"] = _text(archive, captions[0])
     if not record["images"]:
-        raise Unusable("missing file", f"no image among {', '.join(m.name for m in members)}")
+        raise SampleError("missing file", f"no image among {', '.join(m.name for m in members)}")
     return record
 
 
@@ -134,9 +134,9 @@ def _json(text: str, name: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Unusable("malformed record", f"{name} is not JSON: {error}") from error
+        raise SampleError("malformed record", f"{name} is not JSON: {error}") from error
     if not isinstance(record, dict):
-        raise Unusable("malformed record", f"{name} is not a JSON object")
+        raise SampleError("malformed record", f"{name} is not a JSON object")
     return record
 
 
@@ -154,7 +154,7 @@ def _text(archive: Path, member: _Member) -> str:
     try:
         return _bytes(archive, member).decode()
     except UnicodeDecodeError as error:
-        raise Unusable("bad text", f"{member.name} is not UTF-8: {error.reason}") from error
+        raise SampleError("bad text", f"{member.name} is not UTF-8: {error.reason}") from error
 
 
 def _image(archive: Path, members: dict[str, _Member], name: str) -> bytes:
@@ -168,7 +168,7 @@ def _bytes(archive: Path, member: _Member) -> bytes:
             opened.seek(member.offset)
             content = opened.read(member.size)
     except OSError as error:
-        raise Unusable("missing file", f"cannot read {archive}: {error.strerror}") from error
+        raise SampleError("missing file", f"cannot read {archive}: {error.strerror}") from error
     if len(content) < member.size:
-        raise Unusable("unreadable image", f"member {member.name} is cut off")
+        raise SampleError("unreadable image", f"member {member.name} is cut off")
     return content
