@@ -67,8 +67,9 @@ def _figures(page: Path) -> Iterator[Figure]:
 
 def _joined(title: str, caption: str) -> str:
     """The figure's title with what is written under the one picture of several."""
-    text = title if caption in title else f"{title}: {caption}" if title else caption
-    return re.sub(r"([“(])\s+|\s+([”),.:])", r"\1\2", text)
+    if caption in title:
+        return title
+    return f"{title}: {caption}" if title else caption
 
 
 def _is_picture(file: Path) -> bool:

@@ -29,8 +29,9 @@ class Figure:
 
 
 def plain(markup: str) -> str:
-    """HTML without its tags, on one line."""
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", markup))).strip()
+    """HTML without its tags, on one line; a tag before a comma leaves no space."""
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", markup)).split())
+    return re.sub(r"([“(]) | (?=[”)]|[.,:;](?: |$))", r"\1", text)
 
 
 def first(pattern: str, markup: str) -> str:
