@@ -114,7 +114,9 @@ class Session:
         mono = self.mono
         self.assistant = Assistant(mono.model, mono.renderer, mono.chat, mono.files)
         self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
-        self.module = MonoModule(self.mono.model, self.schedule.stages[0].optim)
+        self.module = MonoModule(
+            self.mono.model, self.schedule.stages[0].optim, by_layer=self.schedule.by_layer
+        )
 
     def train(self) -> None:
         """Trains from the newest checkpoint to the end, unless that is done; exports the model."""

@@ -55,6 +55,8 @@ def build_stages(
                 data=section.data,
                 optim=merged_optim(recipe, name),
                 lr_scale=dict(section.lr_scale),
+                accumulate=section.accumulate,
+                fresh=section.optimizer_state == "fresh",
             )
         )
     return StageSchedule(tuple(stages)).cut(recipe.trainer.max_steps)

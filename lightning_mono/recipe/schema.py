@@ -103,9 +103,13 @@ class OptimSection:
     """Largest gradient norm; 0 turns clipping off."""
     warmup_steps: int = 0
     schedule: str = "constant"
-    """constant or cosine, over each stage."""
+    """After the warm-up, over each stage: constant; cosine; or wsd, constant and at last down."""
     min_lr_ratio: float = 0.0
-    """Where cosine ends, as a share of lr."""
+    """Where cosine and wsd end, as a share of lr."""
+    decay_share: float = 0.1
+    """The part of the stage over which wsd goes down."""
+    layer_decay: float = 1.0
+    """Factor on the rate for each layer below the last; patchifier and embeddings are below all."""
 
 
 @dataclass
@@ -138,6 +142,10 @@ class DataSection:
     """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
     """Processes that decode and tokenize; the order of samples does not depend on it."""
+    tokens_per_sample: float | None = None
+    """For `plan` where the data are not prepared: tokens of a sample on the average."""
+    visual_share: float | None = None
+    """For `plan` where the data are not prepared: image tokens among all, from 0 to 1."""
 
 
 @dataclass
@@ -145,7 +153,7 @@ class StageSection:
     """One stage of the curriculum."""
 
     duration: str = MISSING
-    """300 steps, 900_000 samples or 2 epochs."""
+    """300 steps, 900_000 samples, 2_000_000 tokens or 2 epochs."""
     train: list[str] = MISSING
     """Parameter groups that learn: patchifier, experts.ffn, experts.attention, attention, ..."""
     data: str = MISSING
@@ -154,6 +162,10 @@ class StageSection:
     """Keys of ``optim`` that differ in this stage."""
     lr_scale: dict[str, float] = field(default_factory=dict)
     """Factor on the learning rate, by parameter group."""
+    accumulate: int = 1
+    """Parts that a step's batch is computed in, one after the other, to save memory."""
+    optimizer_state: str = "keep"
+    """keep: what goes on training keeps its moments; fresh: the stage begins without any."""
 
 
 @dataclass

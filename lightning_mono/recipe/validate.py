@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.params import ALIASES, GROUPS, QUANTISABLE
-from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection
-from lightning_mono.stages import Duration, Optim
+from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection, StageSection
+from lightning_mono.stages import SCHEDULES, Duration, Optim
 
 SOURCES = (
     "easy_vqa",
@@ -19,10 +19,23 @@ SOURCES = (
     "easy_vqa_reading",
     "art4apps",
     "tuxpaint",
+    "tux_scenes",
+    "tux_scenes_blind",
+    "emoji",
+    "gcompris_words",
+    "gcompris_paragraphs",
+    "gcompris_photos",
+    "gimp_help",
+    "plots",
+    "pdf_pages",
     "stdlib_docs",
     "text_files",
     "jsonl",
+    "llava",
+    "webdataset",
+    "table",
 )
+OF_FILES = ("text_files", "jsonl", "llava", "webdataset", "table")
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
 KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton")
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
@@ -31,8 +44,12 @@ QUANTIZE = ("none", "nf4", "int8")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
-def problems(recipe: Recipe) -> list[str]:
-    """Every problem, each one line that starts with the key; an empty list means it can run."""
+def problems(recipe: Recipe, *, with_data: bool = True) -> list[str]:
+    """Every problem, each one line that starts with the key; an empty list means it can run.
+
+    Args:
+        with_data: whether the files that samples come from have to be there.
+    """
     return [
         *_model(recipe),
         *_quantize(recipe),
@@ -40,6 +57,7 @@ def problems(recipe: Recipe) -> list[str]:
         *_stages(recipe),
         *_trainer(recipe),
         *_evaluation(recipe),
+        *(_absent(recipe) if with_data else ()),
     ]
 
 
@@ -166,6 +184,10 @@ def _data(recipe: Recipe) -> Iterator[str]:
         yield from _choice(f"{key}.loss", section.loss, ("token", "sample", "square"))
         if section.workers < 0:
             yield f"{key}.workers: must be 0 or more"
+        if section.tokens_per_sample is not None and not section.tokens_per_sample > 0:
+            yield f"{key}.tokens_per_sample: {section.tokens_per_sample} must be above 0"
+        if section.visual_share is not None and not 0 <= section.visual_share <= 1:
+            yield f"{key}.visual_share: {section.visual_share} must be between 0 and 1"
         for source_name, source in section.sources.items():
             yield from _source(f"{key}.sources.{source_name}", source)
 
@@ -175,15 +197,41 @@ def _source(key: str, source: SourceSection) -> Iterator[str]:
         yield f"{key}: name a source or a path; one of the two"
     if source.source is not None:
         yield from _choice(f"{key}.source", source.source, SOURCES)
-        path = source.options.get("path")
-        if source.source in ("text_files", "jsonl") and path is None:
+        if source.source in OF_FILES and source.options.get("path") is None:
             yield f"{key}.options.path: {source.source} needs the path of its files"
-        elif path is not None and not Path(path).expanduser().exists():
-            yield f"{key}.options.path: {path} does not exist"
-    if source.path is not None and not (Path(source.path) / "index.json").is_file():
-        yield f"{key}.path: {source.path} holds no prepared chunks (no index.json)"
     if source.weight <= 0:
         yield f"{key}.weight: {source.weight} must be above 0"
+
+
+def _there(path: str) -> bool:
+    """Whether a path is there, or is a pattern, which is looked at when it is read."""
+    return bool(re.search(r"[*?{\[]", path)) or Path(path).expanduser().exists()
+
+
+def _prepared(key: str, path: str) -> Iterator[str]:
+    """A folder on this machine holds chunks; what an object store has, only the store knows."""
+    if "://" in path or (Path(path) / "index.json").is_file():
+        return
+    inside = Path(path) / "train"
+    hint = f"; {inside} does" if (inside / "index.json").is_file() else ""
+    yield f"{key}: {path} holds no prepared chunks (no index.json){hint}"
+
+
+def _absent(recipe: Recipe) -> Iterator[str]:
+    """Files that samples come from and that are not there."""
+    sources = {
+        f"data.{name}.sources.{source_name}": source
+        for name, section in recipe.data.items()
+        for source_name, source in section.sources.items()
+    }
+    if recipe.evaluation.retention_source is not None:
+        sources["evaluation.retention_source"] = recipe.evaluation.retention_source
+    for key, source in sources.items():
+        path = source.options.get("path")
+        if source.source is not None and path is not None and not _there(path):
+            yield f"{key}.options.path: {path} does not exist"
+        if source.path is not None:
+            yield from _prepared(f"{key}.path", source.path)
 
 
 def _stages(recipe: Recipe) -> Iterator[str]:
@@ -206,15 +254,31 @@ def _stages(recipe: Recipe) -> Iterator[str]:
         for word in section.lr_scale:
             yield from _choice(f"{key}.lr_scale", word, tuple(GROUPS))
         yield from _choice(f"{key}.data", section.data, tuple(recipe.data))
+        yield from _choice(f"{key}.optimizer_state", section.optimizer_state, ("keep", "fresh"))
+        yield from _accumulate(recipe, key, section)
         try:
             optim = merged_optim(recipe, name)
         except RecipeError as error:
             yield str(error)
             continue
         yield from _optimizer(recipe, f"{key}.optim", optim)
-        yield from _choice(f"{key}.optim.schedule", optim.schedule, ("constant", "cosine"))
+        yield from _choice(f"{key}.optim.schedule", optim.schedule, SCHEDULES)
         yield from _optim(f"{key}.optim", optim)
         yield from _trainable(recipe, name)
+
+
+def _accumulate(recipe: Recipe, key: str, section: StageSection) -> Iterator[str]:
+    """Each device computes the same number of parts, none of them empty."""
+    if section.accumulate < 1:
+        yield f"{key}.accumulate: {section.accumulate} must be 1 or more"
+    elif section.data in recipe.data and recipe.trainer.devices > 0:
+        rows = recipe.data[section.data].batch_size // recipe.trainer.devices
+        if rows % section.accumulate:
+            yield (
+                f"{key}.accumulate: {section.accumulate} parts of {rows} sequences a device are "
+                f"not equal; make data.{section.data}.batch_size a multiple of "
+                f"{section.accumulate * recipe.trainer.devices}"
+            )
 
 
 def _optimizer(recipe: Recipe, key: str, optim: Optim) -> Iterator[str]:
@@ -238,6 +302,9 @@ def _optim(key: str, optim: Optim) -> Iterator[str]:
     for name in ("eps", "weight_decay", "grad_clip", "warmup_steps"):
         if not getattr(optim, name) >= 0:
             yield f"{key}.{name}: {getattr(optim, name)} must be 0 or more"
+    for name in ("decay_share", "layer_decay"):
+        if not 0 < getattr(optim, name) <= 1:
+            yield f"{key}.{name}: {getattr(optim, name)} must be above 0, and 1 at most"
     if not 0 <= optim.min_lr_ratio <= 1:
         yield f"{key}.min_lr_ratio: {optim.min_lr_ratio} must be between 0 and 1"
 
