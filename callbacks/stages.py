@@ -21,9 +21,9 @@ class StageScheduler(pl.Callback):
 
     Stage and rates follow from ``trainer.global_step`` alone. Entering a stage sets what trains,
     drops gradients and moments of what does not (or all moments, where the stage begins without),
-    tells the strategy (DDP must wrap anew), and saves the end of the stage before it. On resume the optimizer is restored with the flags of
-    the stage that saved it, then the current stage is entered: a checkpoint written on a boundary
-    still belongs to the stage that ended there.
+    tells the strategy (DDP must wrap anew), and saves the end of the stage before it. On resume
+    the optimizer is restored with the flags of the stage that saved it, then the current stage is
+    entered: a checkpoint written on a boundary still belongs to the stage that ended there.
 
     Args:
         schedule: the stages.

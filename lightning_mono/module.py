@@ -89,10 +89,10 @@ class MonoModule(pl.LightningModule):
         """Adds to the gradients; devices exchange them once a step, with its last part."""
         strategy = self.trainer.strategy
         waits = not last and isinstance(strategy, ParallelStrategy)
-        with strategy.block_backward_sync() if waits else nullcontext():
-            # Mixed precision is for the way forward; the way back follows by itself.
-            with torch.autocast(self.device.type, enabled=False):
-                self.manual_backward(loss)
+        sync = strategy.block_backward_sync() if waits else nullcontext()
+        # Mixed precision is for the way forward; the way back follows by itself.
+        with sync, torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
 
     def _mean(self, value: Tensor) -> Tensor:
         """The mean over all devices."""
@@ -128,7 +128,7 @@ class MonoModule(pl.LightningModule):
         return kind(groups, lr=self.optim.lr, betas=self.optim.betas, eps=self.optim.eps)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Cuts saved optimizer groups as ours are: by layer or not, the parameters' order is one."""
+        """Cuts saved optimizer groups as ours are: by layer or not, parameters have one order."""
         for state in checkpoint.get("optimizer_states", []):
             owner = {n: group for group in state["param_groups"] for n in group["params"]}
             numbers = iter(list(owner))

@@ -22,9 +22,10 @@ SCHEDULES = ("constant", "cosine", "wsd")
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a stage lasts: ``300 steps``, ``900_000 samples``, ``2_000_000 tokens`` or ``2 epochs``.
+    """How long a stage lasts.
 
-    Tokens are those that are read, padding not counted.
+    Written ``300 steps``, ``900_000 samples``, ``2_000_000 tokens`` or ``2 epochs``. Tokens are
+    those that are read, padding not counted.
     """
 
     value: float
@@ -156,7 +157,8 @@ class StageSchedule:
         """Learning rate of a parameter group at a step; 0 where the stage does not train it.
 
         Args:
-            below: how many layers below the last one the parameters stand; see :func:`lightning_mono.params.layers_below`.
+            below: how many layers below the last one the parameters stand, as
+                :func:`~lightning_mono.params.layers_below` tells.
         """
         index = self.index_at(step)
         stage = self.stages[index]

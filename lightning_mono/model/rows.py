@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 
@@ -51,7 +52,7 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
         yield batch
         return
     ends = [rows * part // parts for part in range(parts + 1)]
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         yield batch_rows(batch, start, stop)
 
 

@@ -104,8 +104,8 @@ def shard(module: pl.LightningModule, mesh: DeviceMesh) -> None:
     """Shards each decoder layer as a unit, and what is outside them as another, in place.
 
     The unit around all is the Lightning module and not its model, and its step counts as its
-    forward pass: the head runs outside the model's own, and a unit has to see all its uses. A module
-    that runs backward inside its step names what goes before it in ``forward_methods``.
+    forward pass: the head runs outside the model's own, and a unit has to see all its uses. A
+    module that runs backward inside its step names what goes before it in ``forward_methods``.
     """
     for block in module.modules():
         if isinstance(block, Block):
