@@ -61,7 +61,7 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     chat = recipe.model.chat or backbone.chat
     files = TokenizerFiles.of_backbone(backbone)
     return Mono(
-        model, _renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
+        model, recipe_renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
     )
 
 
@@ -81,11 +81,14 @@ def pretrained_model(recipe: Recipe) -> Mono:
     tokenizer = read_tokenizer(folder)
     chat = recipe.model.chat or chat_template(folder, model.config.decoder.family)
     pad_id = next(iter(token_ids(folder, "pad", tokenizer)), 0)
-    renderer = _renderer(recipe, model, tokenizer, chat)
+    renderer = recipe_renderer(recipe, model, tokenizer, chat)
     return Mono(model, renderer, chat, pad_id, TokenizerFiles.of_folder(folder))
 
 
-def _renderer(recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str) -> Renderer:
+def recipe_renderer(
+    recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str
+) -> Renderer:
+    """What turns a recipe's samples into the tokens of its model."""
     section = recipe.image
     images = ImageProcessor(
         section.size, section.max_tiles, section.thumbnail, min_tiles=section.min_tiles

@@ -35,9 +35,14 @@ def prepare(source: SourceSpec, cache: Path, *, workers: int = 1) -> Path:
     Raises:
         DataError, AssetError: as :func:`prepare_into`.
     """
-    digest = _digest(source, Limits())
-    folder = cache.absolute() / f"{source.name}-{source.split}-{digest}"
+    folder = place(source, cache)
     return folder if folder.is_dir() else prepare_into(source, folder, workers=workers)
+
+
+def place(source: SourceSpec, cache: Path) -> Path:
+    """The folder in a cache that is or would be a source's; it is there once it is complete."""
+    digest = _digest(source, Limits())
+    return cache.absolute() / f"{source.name}-{source.split}-{digest}"
 
 
 def prepare_into(

@@ -2,14 +2,15 @@
 
 A step is followed through the moments at which memory is highest:
 
-    loss       the forward pass is at its end: all activations, logits and their logarithms, and
-               still the gradients of the step before, which are dropped only then
+    loss       the forward pass is at its end: all activations, logits and their logarithms
     backward   the loss is differentiated: three tensors of (targets, vocabulary) in fp32
     layer n    gradients of the layers above n are there, activations from n on are; one layer's
                own gradients are being made
     step       all gradients, and what the optimizer makes on its way
 
-Optimizer state counts from the stage's second step on. Between the devices
+Where a step is computed in parts, the gradients of the parts before are there at every moment.
+Moments count from the stage's second step on. Under autocast what trains has a copy in bf16 until
+the step ends, and what is frozen until its backward pass. Between the devices
 
     mono_ddp    weights, gradients and moments on each, and buckets of as many bytes as gradients
     mono_fsdp2  a share of each; a layer is put together while it runs, with the one after it, and
@@ -114,27 +115,25 @@ class Step:
 
     def moments(self) -> Iterator[tuple[str, Memory]]:
         """The moments at which memory may be highest, in order."""
-        kept, every = self._kept, range(len(self.flow.layers))
+        kept = self._kept
         logits = self.batch.targets * self.config.decoder.vocab_size * activations.LOGARITHM
         rows = activations.loss_bytes(self.config, self.flow, self.batch, self.setup.numeric)
         rows -= logits
         outside = rows + self._outside
         inputs = activations.input_bytes(self.config, self.batch)
         inputs *= 1 if self.setup.device == "cuda" else 2  # a CPU holds the next batch as well
-        stale = self._gradients(self.weights)
-        held = stale if self.setup.accumulate > 1 else 0.0
-        backward = self.flow.last or bool(self.flow.train)
+        every = self._gradients(self.weights)
+        held = every if self.setup.accumulate > 1 else 0.0
         alive = inputs + sum(kept) + outside
-        yield "loss", self._at(stale, alive, logits * 2, cast="forward")
-        if not backward:
-            return
-        yield "backward", self._at(held, alive, logits * 3, cast="backward")
-        for layer in reversed(every):
-            made = self._made(layer)
+        last = len(kept) - 1
+        yield "loss", self._at(held, alive, logits * 2, down_to=last)
+        yield "backward", self._at(held, alive, logits * 3, down_to=last)
+        for layer in reversed(range(len(kept))):
+            made = held or self._made(layer)
             alive = inputs + sum(kept[:layer]) + self._layer(layer) + self._patchifier
             workspace = self._workspace(layer)
-            yield f"layer {layer}", self._at(held + made, alive, 0.0, workspace, layer=layer)
-        yield "step", self._at(stale, inputs, 0.0, self._stepping)
+            yield f"layer {layer}", self._at(made, alive, 0.0, workspace, down_to=layer, now=layer)
+        yield "step", self._at(every, inputs, 0.0, self._stepping)
 
     # -- one moment -------------------------------------------------------------------------
 
@@ -145,12 +144,18 @@ class Step:
         logits: float,
         workspace: float = 0.0,
         *,
-        cast: str = "",
-        layer: int | None = None,
+        down_to: int = -1,
+        now: int | None = None,
     ) -> Memory:
+        """Adds up what is always there.
+
+        Args:
+            down_to: layers up to this one have still to be gone through backward.
+            now: the one that is being.
+        """
         return Memory(
             weights=self._stored,
-            casts=self._casts(cast, layer),
+            casts=self._casts(down_to, now),
             gradients=gradients + self._buckets,
             optimizer=self._moments,
             activations=kept,
@@ -263,23 +268,24 @@ class Step:
         times = 1 if self.setup.device == "cuda" else 2
         return times * max(numbers.values()) * self.setup.numeric.weight / self._shares
 
-    def _casts(self, when: str, layer: int | None) -> float:
+    def _casts(self, down_to: int, now: int | None) -> float:
         """Copies in bf16, under autocast.
 
-        The forward pass keeps those of what trains until its end, the backward pass needs those
-        of all weights through which a gradient goes; with checkpointing, of one layer at a time.
+        Those of what trains are cached until the step ends. Those of what is frozen are kept for
+        the gradient of what they were multiplied with; with checkpointing, of one layer at a time.
         """
-        if not self.setup.numeric.cast or (not when and layer is None):
+        if not self.setup.numeric.cast:
             return 0.0
         total = 0.0
         for weight in self.weights:
             if not multiplies(weight, self.config) or self._cast_on_chip(weight):
                 continue
-            passed = weight.layer is not None and layer is not None and weight.layer > layer
-            again = self.setup.checkpointing and weight.layer != layer
-            through = gradient_passes(weight, self.flow) and not passed and not again
-            cached = when == "forward" and weight.group in self.flow.train
-            if through or cached:
+            ahead = weight.layer is None and now is None and down_to >= 0
+            ahead |= weight.layer is not None and weight.layer <= down_to
+            if self.setup.checkpointing and weight.layer is not None:
+                ahead &= weight.layer == now
+            waits = ahead and gradient_passes(weight, self.flow)
+            if waits or weight.group in self.flow.train:
                 total += weight.numbers * self.setup.numeric.product
         return total
 

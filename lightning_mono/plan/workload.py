@@ -11,8 +11,6 @@ from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.recipe import Recipe
 from lightning_mono.stages import Duration
 
-LOOKED_AT = 64
-"""Samples that are read to learn how many of their tokens are visual, and how many supervised."""
 
 
 @dataclass(frozen=True)

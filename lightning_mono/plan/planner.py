@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from lightning_mono.plan.memory import CONTEXT, Memory, Setup, Step
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.model import planned_model
 from lightning_mono.plan.numeric import NUMERIC
+from lightning_mono.plan.prepared import prepared
 from lightning_mono.plan.weights import Weight, numbers_by_group, weights_of
 from lightning_mono.plan.workload import Workload, assumed
 from lightning_mono.recipe import Recipe, build_stages
@@ -118,7 +119,10 @@ def plan(
     config, origin = planned_model(recipe)
     weights = weights_of(config)
     parameters = numbers_by_group(weights)
-    loads = {name: assumed(recipe, name, config) for name in _used(recipe)}
+    loads = {
+        name: prepared(recipe, name, config) or assumed(recipe, name, config)
+        for name in _used(recipe)
+    }
     schedule = build_stages(recipe, parameters, _steps_of(recipe, loads))
     planner = _Planner(recipe, config, weights, loads, setup_of(recipe, device))
     stages = tuple(planner.stage(stage) for stage in schedule.stages)
@@ -193,7 +197,7 @@ def _used(recipe: Recipe) -> list[str]:
     return [name for name in recipe.data if any(s.data == name for s in recipe.stages.values())]
 
 
-def _steps_of(recipe: Recipe, loads: Mapping[str, Workload]):  # type: ignore[no-untyped-def]
+def _steps_of(recipe: Recipe, loads: Mapping[str, Workload]) -> Callable[[str, Duration], int]:
     def steps(name: str, duration: Duration) -> int:
         size = recipe.data[name].batch_size
         found = loads[name].steps(duration, size, recipe.trainer.devices)

@@ -8,7 +8,7 @@ from textwrap import fill
 
 from lightning_mono.plan.gpus import Gpu
 from lightning_mono.plan.memory import Memory
-from lightning_mono.plan.plan import GIB, Plan, StagePlan
+from lightning_mono.plan.planner import GIB, Plan, StagePlan
 
 WIDTH = 100
 NAME = 16
