@@ -277,6 +277,7 @@ def test_gcompris_photos_are_for_evaluation(package: Path) -> None:
     write(package / gcompris.FOLDER / "categorization.rcc", rcc(nested(files)))
     said = {sample.id: sample.exchanges[0].answer for sample in samples("gcompris_photos", "test")}
     assert said == {"fishes/a": "a fish", "tools/b": "a tool"}
+    assert all(s.exchanges[0].kind == "category" for s in samples("gcompris_photos", "test"))
     with pytest.raises(DataError, match="is for evaluation; set its split to test"):
         read("gcompris_photos", "train")
 

@@ -82,7 +82,7 @@ def photos(split: str) -> Iterator[Sample | Skipped]:
     for path, picture in sorted(_archive("gcompris_photos", "categorization").items()):
         category, _, name = path.removeprefix(f"{folder}/").partition("/")
         if category in CATEGORIES and name.endswith((".webp", ".jpg", ".png")):
-            exchange = Exchange(PHOTO_QUESTION, CATEGORIES[category], category)
+            exchange = Exchange(PHOTO_QUESTION, CATEGORIES[category], "category")
             yield Sample(f"{category}/{Path(name).stem}", (picture,), (exchange,))
 
 
