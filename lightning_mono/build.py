@@ -35,6 +35,7 @@ from lightning_mono.model.published import PUBLISHED
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
+from lightning_mono.recipe.resolve import merged_image
 from lightning_mono.recipe.schema import ScratchSection, SourceSection
 from lightning_mono.stages import Duration, StageSchedule
 
@@ -231,7 +232,7 @@ def open_sources(
 
 def open_source(section: SourceSection) -> Store:
     if section.path is not None:
-        return Store(Path(section.path))
+        return Store(section.path)
     assert section.source is not None
     spec = SourceSpec(section.source, section.split, section.options)
     return Store(prepare(spec, cache_dir() / "prepared"))
@@ -240,8 +241,18 @@ def open_source(section: SourceSection) -> Store:
 def stage_data(
     recipe: Recipe, name: str, sources: list[tuple[Store, float]], renderer: Renderer, pad_id: int
 ) -> StageData:
-    """One of a recipe's data sets, packed for this model."""
+    """One of a recipe's data sets, packed for this model within its own image budget."""
     section = recipe.data[name]
+    if renderer.images is not None:
+        image = merged_image(recipe, name)
+        renderer = renderer.within(
+            replace(
+                renderer.images,
+                min_tiles=image.min_tiles,
+                max_tiles=image.max_tiles,
+                thumbnail=image.thumbnail,
+            )
+        )
     return StageData(
         sources,
         renderer,
@@ -250,6 +261,8 @@ def stage_data(
         seed=recipe.seed,
         pad_id=pad_id,
         loss=section.loss,  # type: ignore[arg-type]
+        jpeg=(section.jpeg[0], section.jpeg[1]) if section.jpeg else None,
+        workers=section.workers,
     )
 
 

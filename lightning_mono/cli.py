@@ -169,19 +169,22 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from lightning_mono.recipe import load_recipe, shipped_recipes
+    from lightning_mono.recipe.validate import needs
 
     names = arguments.recipes or list(shipped_recipes())
     results = []
     for name in names:
         found: list[str] = []
+        lacking: list[str] = []
         try:
             recipe = load_recipe(name, arguments.set)
+            lacking = list(needs(recipe))
             from lightning_mono.build import check_on_meta
 
             check_on_meta(recipe)
         except UserError as error:
             found = str(error).splitlines()
-        results.append({"recipe": str(name), "ok": not found, "problems": found})
+        results.append({"recipe": str(name), "ok": not found, "problems": found, "needs": lacking})
     if arguments.json:
         print(json.dumps(results))
     else:
@@ -189,6 +192,8 @@ def _validate(arguments: argparse.Namespace) -> int:
             print(f"{'ok     ' if result['ok'] else 'broken '} {result['recipe']}")
             for problem in result["problems"]:  # type: ignore[attr-defined]
                 print(f"        {problem}")
+            for need in result["needs"]:  # type: ignore[attr-defined]
+                print(f"        needs: {need}")
     return 0 if all(result["ok"] for result in results) else 2
 
 
@@ -197,7 +202,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from lightning_mono.recipe import load_recipe
 
     gpus = find_gpus(arguments.gpu)
-    recipe = load_recipe(arguments.recipe, arguments.overrides, with_data=False)
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
     planned = plan(recipe, gpus, arguments.utilisation)
     print(json.dumps(plain(planned)) if arguments.json else table(planned), end="")
     return 0

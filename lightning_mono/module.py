@@ -53,8 +53,13 @@ class MonoModule(pl.LightningModule):
         self.loss = torch.zeros(())
         self.grad_norms: dict[str, Tensor] = {}
 
-    def forward(self, *args: Any, **kwargs: Any) -> MonoOutput:
-        """What the model gives. Callbacks read through here: a strategy may have sharded it."""
+    def forward(self, *args: Any, **kwargs: Any) -> MonoOutput | Tensor:
+        """What the model gives: for ids its output, for a batch its hidden states.
+
+        Callbacks read through here: a strategy may have sharded it.
+        """
+        if isinstance(args[0], Batch):
+            return self.model.hidden(*args, **kwargs)
         return self.model(*args, **kwargs)
 
     # -- a step -----------------------------------------------------------------------------

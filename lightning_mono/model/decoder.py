@@ -47,3 +47,10 @@ class Block(nn.Module):
     def _layer(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attention(self.attention_norm(x, context.layout), context)
         return x + self.ffn(self.ffn_norm(x, context.layout), context.layout)
+
+
+def recompute_layers(model: nn.Module, on: bool) -> None:
+    """Has every layer of a model compute its inner values again on the way back, or keep them."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.recomputed = on

@@ -28,25 +28,22 @@ class Layer:
     values: DictConfig
 
 
-def load_recipe(
-    name: str | Path, overrides: Sequence[str] = (), *, with_data: bool = True
-) -> Recipe:
-    """Reads, merges, types and checks a recipe.
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads, merges, types and checks a recipe. Its data need not be there: fit asks for them.
 
     Args:
         name: a YAML file, or the name of a shipped recipe (``quickstart``, ``micro/language``).
         overrides: ``key=value`` strings; keys are dotted paths.
-        with_data: whether the files that samples come from have to be there.
 
     Raises:
         RecipeError: all problems found, one a line.
     """
-    recipe, _ = load_with_origins(name, overrides, with_data=with_data)
+    recipe, _ = load_with_origins(name, overrides)
     return recipe
 
 
 def load_with_origins(
-    name: str | Path, overrides: Sequence[str] = (), *, with_data: bool = True
+    name: str | Path, overrides: Sequence[str] = ()
 ) -> tuple[Recipe, dict[str, str]]:
     """As :func:`load_recipe`; also says for each key that was set which file or override set it."""
     path = find_recipe(name)
@@ -60,7 +57,7 @@ def load_with_origins(
     except OmegaConfBaseException as error:
         found.append(_line(error))
     else:
-        every = problems(recipe, with_data=with_data)
+        every = problems(recipe)
         found += [line for line in every if line.partition(":")[0] not in missing]
     if found or recipe is None:
         raise RecipeError("\n".join(f"{path}: {problem}" for problem in found))

@@ -63,6 +63,9 @@ class ModelSection:
     """Instead of a backbone: a monolithic model to train further, as a folder in the published
     layout, a run, or a hub id. Its patchifier comes with it, and so do its experts; layers named
     under experts that lack them get new ones, copies of their text weights."""
+    init_from: str | None = None
+    """The weights to begin with: those that another run's stage ended with, as RUN/STAGE
+    (runs/evip/S1.2), or those of a .ckpt file. Experts that it lacks are copies of text weights."""
     patchifier: PatchifierSection | None = None
     """Leave out for a model that reads text only."""
     experts: ExpertsSection = field(default_factory=ExpertsSection)
@@ -130,6 +133,15 @@ class SourceSection:
 
 
 @dataclass
+class TilesSection:
+    """What a data set changes of the recipe's ``image``; what is left out stays as it is there."""
+
+    min_tiles: int | None = None
+    max_tiles: int | None = None
+    thumbnail: bool | None = None
+
+
+@dataclass
 class DataSection:
     """A mixture of sources, packed into sequences."""
 
@@ -142,6 +154,10 @@ class DataSection:
     """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
     """Processes that decode and tokenize; the order of samples does not depend on it."""
+    image: TilesSection = field(default_factory=TilesSection)
+    """Image budget of this data set."""
+    jpeg: list[int] | None = None
+    """[75, 100]: compress each tile anew, in a quality drawn between the two (InternVL)."""
     tokens_per_sample: float | None = None
     """For `plan` where the data are not prepared: tokens of a sample on the average."""
     visual_share: float | None = None
@@ -185,6 +201,12 @@ class TrainerSection:
     checkpoint_every: int = 200
     """Steps between checkpoints; each stage's end is saved as well."""
     log_every: int = 10
+    attention_every: int = 50
+    """Steps between readings of how much attention falls on images; 0 reads none."""
+    activation_checkpointing: bool = False
+    """Compute the layers' inner values again on the way back instead of keeping them."""
+    ema: float | None = None
+    """Export averaged weights: average += (1 - ema)(weight - average) at each step, e.g. 0.999."""
 
 
 @dataclass

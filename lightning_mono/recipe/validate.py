@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -9,7 +10,14 @@ from pathlib import Path
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.params import ALIASES, GROUPS, QUANTISABLE
-from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection, StageSection
+from lightning_mono.recipe.schema import (
+    BenchmarkSection,
+    ImageSection,
+    Recipe,
+    SourceSection,
+    StageSection,
+    TilesSection,
+)
 from lightning_mono.stages import SCHEDULES, Duration, Optim
 
 SOURCES = (
@@ -44,11 +52,10 @@ QUANTIZE = ("none", "nf4", "int8")
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
-def problems(recipe: Recipe, *, with_data: bool = True) -> list[str]:
-    """Every problem, each one line that starts with the key; an empty list means it can run.
+def problems(recipe: Recipe) -> list[str]:
+    """Every problem, each one line that starts with the key; an empty list means it is sound.
 
-    Args:
-        with_data: whether the files that samples come from have to be there.
+    A sound recipe may still need data or weights that are not there; see :func:`needs`.
     """
     return [
         *_model(recipe),
@@ -57,7 +64,6 @@ def problems(recipe: Recipe, *, with_data: bool = True) -> list[str]:
         *_stages(recipe),
         *_trainer(recipe),
         *_evaluation(recipe),
-        *(_absent(recipe) if with_data else ()),
     ]
 
 
@@ -174,6 +180,8 @@ def _placements(recipe: Recipe) -> Iterator[str]:
 
 
 def _data(recipe: Recipe) -> Iterator[str]:
+    from lightning_mono.recipe.resolve import merged_image
+
     for name, section in recipe.data.items():
         key = f"data.{name}"
         if not section.sources:
@@ -188,8 +196,23 @@ def _data(recipe: Recipe) -> Iterator[str]:
             yield f"{key}.tokens_per_sample: {section.tokens_per_sample} must be above 0"
         if section.visual_share is not None and not 0 <= section.visual_share <= 1:
             yield f"{key}.visual_share: {section.visual_share} must be between 0 and 1"
+        if section.image != TilesSection():
+            yield from _tiles(f"{key}.image", merged_image(recipe, name))
+        if section.jpeg is not None:
+            yield from _jpeg(f"{key}.jpeg", section.jpeg)
         for source_name, source in section.sources.items():
             yield from _source(f"{key}.sources.{source_name}", source)
+
+
+def _tiles(key: str, image: ImageSection) -> Iterator[str]:
+    yield from _positive(image, key, "min_tiles", "max_tiles")
+    if image.min_tiles > image.max_tiles:
+        yield f"{key}.min_tiles: {image.min_tiles} is more than max_tiles, {image.max_tiles}"
+
+
+def _jpeg(key: str, qualities: list[int]) -> Iterator[str]:
+    if len(qualities) != 2 or not 1 <= qualities[0] <= qualities[-1] <= 100:
+        yield f"{key}: {qualities} is no range of qualities from 1 to 100; write [75, 100]"
 
 
 def _source(key: str, source: SourceSection) -> Iterator[str]:
@@ -203,6 +226,14 @@ def _source(key: str, source: SourceSection) -> Iterator[str]:
         yield f"{key}.weight: {source.weight} must be above 0"
 
 
+def _started(path: Path) -> bool:
+    """Whether there is such a checkpoint file, or RUN/STAGE has ended."""
+    if path.suffix == ".ckpt":
+        return path.is_file()
+    ends = (path.parent / "checkpoints").glob(f"stage={glob.escape(path.name)}-step=*.ckpt")
+    return any(ends)
+
+
 def _there(path: str) -> bool:
     """Whether a path is there, or is a pattern, which is looked at when it is read."""
     return bool(re.search(r"[*?{\[]", path)) or Path(path).expanduser().exists()
@@ -213,12 +244,17 @@ def _prepared(key: str, path: str) -> Iterator[str]:
     if "://" in path or (Path(path) / "index.json").is_file():
         return
     inside = Path(path) / "train"
-    hint = f"; {inside} does" if (inside / "index.json").is_file() else ""
+    hint = "; prepare it with lightning-mono prepare"
+    if (inside / "index.json").is_file():
+        hint = f"; {inside} does"
     yield f"{key}: {path} holds no prepared chunks (no index.json){hint}"
 
 
-def _absent(recipe: Recipe) -> Iterator[str]:
-    """Files that samples come from and that are not there."""
+def needs(recipe: Recipe) -> Iterator[str]:
+    """What a sound recipe still lacks before it can run: data and weights that are not there."""
+    start = recipe.model.init_from
+    if start is not None and not _started(Path(start).expanduser()):
+        yield f"model.init_from: {start} is not there; run that recipe up to this stage first"
     sources = {
         f"data.{name}.sources.{source_name}": source
         for name, section in recipe.data.items()
@@ -334,6 +370,10 @@ def _trainer(recipe: Recipe) -> Iterator[str]:
     else:
         yield from _choice("trainer.precision", trainer.precision, PRECISIONS)
     yield from _positive(trainer, "trainer", "devices", "checkpoint_every", "log_every")
+    if trainer.attention_every < 0:
+        yield f"trainer.attention_every: {trainer.attention_every} must be 0 or more"
+    if trainer.ema is not None and not 0 <= trainer.ema < 1:
+        yield f"trainer.ema: {trainer.ema} must be from 0 to below 1; leave it out for none"
     if trainer.max_steps is not None and trainer.max_steps <= 0:
         yield "trainer.max_steps: must be above 0; leave it out to run the whole schedule"
     if trainer.devices > 1 and trainer.strategy == "mono_single":
