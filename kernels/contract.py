@@ -35,6 +35,17 @@ class Routed(Protocol):
     kernel: Kernel
 
 
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What products of ``x`` are taken in: autocast's dtype where that is on, else its own.
+
+    For what autocast does not know: operators of our own, and matrices that are not parameters.
+    """
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
 def keep_in_graph(y: Tensor, x: Tensor, absent: nn.Module) -> Tensor:
     """Ties the module of an absent modality to the graph, through zero rows, if it trains."""
     if torch.is_grad_enabled() and any(p.requires_grad for p in absent.parameters()):

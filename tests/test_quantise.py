@@ -536,7 +536,7 @@ def test_a_backbone_that_was_replaced_is_not_exported(folder: Path) -> None:
         (["model.quantize=nf5"], "model.quantize: 'nf5' is none of none, nf4, int8"),
         (["stages.concept.train=[patchifier, ffn]"], "stages.concept.train: 'ffn' holds text"),
         (["stages.alignment.train=[everything]"], "stages.alignment.train: 'everything' holds"),
-        (["trainer.kernel=triton"], "trainer.kernel: triton does not read nf4; use gathered"),
+        (["trainer.kernel=grouped"], "trainer.kernel: grouped does not read nf4; use gathered"),
         (["trainer.strategy=mono_fsdp2"], "trainer.strategy: mono_fsdp2 does not shard nf4"),
         (["trainer.strategy=mono_fsdp2"], "optim.name: adamw8bit needs whole tensors"),
         (["optim.name=adam8"], "optim.name: 'adam8' is none of adamw, adamw8bit"),

@@ -8,9 +8,11 @@ import torch
 import triton
 from lightning_mono.kernels.fused.ffn_backward import Needs, backward
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights, forward
-from lightning_mono.kernels.fused.launch import Launch, Tile
+from lightning_mono.kernels.fused.launch import Launch, Tile, capability
 from lightning_mono.kernels.fused.tuning import Tiles, defaults, store, tiles_file
 from triton.runtime.errors import OutOfResources, PTXASError
+
+from lightning_mono.model.quantised import BLOCK
 
 CANDIDATES = (
     Tile(64, 64, 64, 4, 3),
@@ -27,23 +29,31 @@ CANDIDATES = (
 """What is tried beside the default; what does not fit the device is passed over."""
 
 
-def tune(hidden: int, ffn: int, dtype: torch.dtype = torch.bfloat16, tokens: int = 4096) -> Tiles:
+def tune(
+    hidden: int,
+    ffn: int,
+    dtype: torch.dtype = torch.bfloat16,
+    tokens: int = 4096,
+    *,
+    rounded: bool = False,
+) -> Tiles:
     """Measures the FFN's tiles on the current CUDA device and stores them for all processes.
 
     Takes about a minute. Models built later in this process use them as well.
 
     Args:
         tokens: how many a batch has, half of them visual.
+        rounded: whether the text's weights are NF4.
 
     Raises:
         ValueError: there is no CUDA device.
     """
     if not torch.cuda.is_available():
         raise ValueError("tiles are measured on a CUDA device, and there is none")
-    major, minor = torch.cuda.get_device_capability()
-    call = example(tokens, hidden, ffn, dtype, "cuda")
-    tiles = fastest(call, defaults(10 * major + minor, dtype), milliseconds)
-    store(tiles_file(torch.cuda.get_device_name(), dtype, hidden, ffn), tiles)
+    device = torch.device("cuda", torch.cuda.current_device())
+    call = example(tokens, hidden, ffn, dtype, device, rounded=rounded)
+    tiles = fastest(call, defaults(capability(device), dtype, rounded=rounded), milliseconds)
+    store(tiles_file(torch.cuda.get_device_name(), dtype, hidden, ffn, rounded=rounded), tiles)
     return tiles
 
 
@@ -71,8 +81,14 @@ def example(
     dtype: torch.dtype,
     device: torch.device | str,
     visual_dtype: torch.dtype | None = None,
+    *,
+    rounded: bool = False,
 ) -> Call:
-    """A call with random tokens and weights, every second run of 256 tokens visual."""
+    """A call with random tokens and weights, every second run of 256 tokens visual.
+
+    Args:
+        rounded: whether the text's weights are NF4.
+    """
     visual = torch.arange(tokens, device=device) // 256 % 2 == 1
     rows = torch.arange(tokens, device=device)
     if rows.is_meta:
@@ -80,18 +96,26 @@ def example(
     else:
         text_rows, visual_rows = rows[~visual], rows[visual]
 
+    shapes = ((ffn, hidden), (ffn, hidden), (hidden, ffn))
+
     def weights(dtype: torch.dtype) -> Weights:
-        shapes = ((ffn, hidden), (ffn, hidden), (hidden, ffn))
         return Weights(*(0.02 * torch.randn(s, dtype=dtype, device=device) for s in shapes))
 
+    text, scales = weights(dtype), []
+    if rounded:
+        sizes = [rows * columns for rows, columns in shapes]
+        pairs = (torch.randint(256, (size // 2, 1), device=device) for size in sizes)
+        text = Weights(*(codes.to(torch.uint8) for codes in pairs))
+        ones = (torch.ones(size // BLOCK, device=device) for size in sizes)
+        scales = [scale.view(torch.int32) for scale in ones]
     x = torch.randn(tokens, hidden, dtype=dtype, device=device)
-    return Call(x, text_rows, visual_rows, weights(dtype), weights(visual_dtype or dtype))
+    return Call(x, text_rows, visual_rows, text, weights(visual_dtype or dtype), scales)
 
 
 def launches(call: Call, tiles: Tiles) -> dict[str, Launch]:
-    """A launch of every kernel, by the name of its tile; all weights train."""
+    """A launch of every kernel, by the name of its tile; all plain weights train."""
     saved, unsaved = (forward(call, tiles, save=save) for save in (True, False))
-    dy, needs = torch.empty_like(call.x), Needs(True, True, True, True, True)
+    dy, needs = torch.empty_like(call.x), Needs(True, *[not call.rounded] * 2, True, True)
     first, inputs, _, into = backward(call, dy, saved.gate, saved.up, needs, tiles).launches
     again = backward(call, dy, unsaved.gate, unsaved.up, needs, tiles).launches[0]
     kernels = (*saved.launches, first, again, inputs, into)

@@ -22,6 +22,7 @@ TYPES = {
     torch.float32: "fp32",
     torch.int32: "i32",
     torch.int64: "i64",
+    torch.int8: "i8",
     torch.uint8: "u8",
 }
 
@@ -140,24 +141,35 @@ def table(rows: Iterable[Resources]) -> str:
 
 def _source(launch: Launch) -> triton.compiler.ASTSource:
     """The launch as Triton would specialise it: ones are constants, multiples of 16 are known."""
-    kernel = launch.kernel
     given = {**launch.arguments, **launch.constants}
-    signature, constants, known = {}, {}, {}
-    for at, parameter in enumerate(kernel.params):
-        value = given[parameter.name]
-        signature[parameter.name], multiple = _type(value, parameter)
-        if signature[parameter.name] == "constexpr":
-            constants[(at,)] = value
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    known: dict[tuple[int, ...], list[list[Any]]] = {}
+
+    def typed(value: Any, parameter: Any, path: tuple[int, ...]) -> Any:
+        """Triton's name of a value's type, of a tuple's parts one by one; notes what is known."""
+        if isinstance(value, tuple) and not parameter.is_constexpr:
+            parts = [typed(part, parameter, (*path, at)) for at, part in enumerate(value)]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        name, multiple = _type(value, parameter)
+        if name == "constexpr":
+            constants[path] = value
         elif multiple:
-            known[(at,)] = [["tt.divisibility", 16]]
-    return triton.compiler.ASTSource(kernel, signature, constants, known)
+            known[path] = [["tt.divisibility", 16]]
+        return name
+
+    for at, parameter in enumerate(launch.kernel.params):
+        signature[parameter.name] = typed(given[parameter.name], parameter, (at,))
+    return triton.compiler.ASTSource(launch.kernel, signature, constants, known)
 
 
 def _type(value: Any, parameter: Any) -> tuple[str, bool]:
     """Triton's name of an argument's type, and whether it is known to be a multiple of 16."""
     if isinstance(value, Tensor):
         return f"*{TYPES[value.dtype]}", True
-    if parameter.is_constexpr or (value == 1 and not parameter.do_not_specialize):
+    if parameter.is_constexpr or value is None:
+        return "constexpr", False
+    if value == 1 and not parameter.do_not_specialize:
         return "constexpr", False
     if isinstance(value, float):
         return "fp32", False

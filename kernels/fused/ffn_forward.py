@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import triton
@@ -19,6 +20,7 @@ from lightning_mono.kernels.fused.tiles import (
     two_products,
 )
 from lightning_mono.kernels.fused.tuning import Tiles
+from lightning_mono.kernels.fused.weights import Matrix, matrices
 from torch import Tensor
 
 GROUP = 8
@@ -39,7 +41,9 @@ class Call(NamedTuple):
     Attributes:
         x: (tokens, hidden), of any strides; its dtype is that of the computation.
         text_rows, visual_rows: ascending row numbers of each modality, together every row once.
-        text, visual: the weights of each, of any dtype and of any step between their rows.
+        text, visual: the weights of each, of any dtype and of any step between their rows; those
+            of the text may be codes.
+        text_scales: of the text's codes; none where its weights are plain.
     """
 
     x: Tensor
@@ -47,14 +51,19 @@ class Call(NamedTuple):
     visual_rows: Tensor
     text: Weights
     visual: Weights
+    text_scales: Sequence[Tensor] = ()
+
+    @property
+    def rounded(self) -> bool:
+        return len(self.text_scales) > 0
 
     @property
     def ffn(self) -> int:
-        return self.text.gate.shape[0]
+        return self.visual.gate.shape[0]
 
     @property
     def hidden(self) -> int:
-        return self.text.gate.shape[1]
+        return self.visual.gate.shape[1]
 
     def grid(self, columns: int, tile: Tile) -> tuple[int]:
         """Programs that cover the rows, one modality to a tile, and so many columns."""
@@ -72,22 +81,23 @@ class Call(NamedTuple):
     def sizes(self) -> dict[str, int]:
         return {"HIDDEN": self.hidden, "FFN": self.ffn}
 
-    def weights(self, *names: str) -> dict[str, Any]:
-        """Weights of both modalities as arguments, each with the step between its rows."""
-        arguments: dict[str, Any] = {}
-        for modality, owned in (("text", self.text), ("visual", self.visual)):
-            for name in names:
-                arguments[f"{modality}_{name}"] = getattr(owned, name)
-                arguments[f"{modality}_{name}_row"] = getattr(owned, name).stride(0)
+    def weights(self, *names: str) -> dict[str, Matrix]:
+        """Weights of both modalities as arguments."""
+        arguments: dict[str, Matrix] = {}
+        for modality, owned, scales in (
+            ("text", self.text, self.text_scales),
+            ("visual", self.visual, ()),
+        ):
+            widths = self.hidden, self.hidden, self.ffn
+            named = zip(Weights._fields, matrices(owned, widths, scales), strict=True)
+            arguments |= {f"{modality}_{name}": w for name, w in named if name in names}
         return arguments
 
 
 @triton.jit(do_not_specialize=["n_text", "n_visual"])
 def gate_up_kernel(
     x, x_row, x_column, text_rows, visual_rows, n_text, n_visual,
-    text_gate, text_gate_row, text_up, text_up_row,
-    visual_gate, visual_gate_row, visual_up, visual_up_row,
-    h, gate, up,
+    text_gate, text_up, visual_gate, visual_up, h, gate, up,
     HIDDEN: tl.constexpr, FFN: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -99,8 +109,7 @@ def gate_up_kernel(
     columns, read = find_columns(column_tile, FFN, COLUMNS)
     a = x + rows[:, None] * x_row + tl.arange(0, DEPTH)[None, :] * x_column
     g, u = two_products(
-        a, x_column, text_gate, text_gate_row, text_up, text_up_row,
-        visual_gate, visual_gate_row, visual_up, visual_up_row, visual, read,
+        a, x_column, text_gate, text_up, visual_gate, visual_up, visual, read,
         HIDDEN, ROWS, COLUMNS, DEPTH, PRECISION,
     )  # fmt: skip
     at = rows[:, None] * FFN + columns[None, :]
@@ -114,7 +123,7 @@ def gate_up_kernel(
 @triton.jit(do_not_specialize=["n_text", "n_visual"])
 def down_kernel(
     h, text_rows, visual_rows, n_text, n_visual,
-    text_down, text_down_row, visual_down, visual_down_row, y,
+    text_down, visual_down, y,
     HIDDEN: tl.constexpr, FFN: tl.constexpr, PRECISION: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -127,7 +136,7 @@ def down_kernel(
     a = h + rows[:, None] * FFN + tl.arange(0, DEPTH)[None, :]
     acc = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     acc = product(
-        acc, a, 1, text_down, text_down_row, visual_down, visual_down_row, visual, read,
+        acc, a, 1, text_down, visual_down, visual, read, column_tile * COLUMNS,
         FFN, DEPTH, True, PRECISION,
     )  # fmt: skip
     keep = real[:, None] & (columns < HIDDEN)[None, :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,13 @@ class Launch:
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, and so on a CPU (``TRITON_INTERPRET=1``)."""
     return bool(triton.knobs.runtime.interpret)
+
+
+@cache
+def capability(device: torch.device) -> int:
+    """The compute capability of a CUDA device: 80 of an A100, 90 of an H100."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def fp32_precision() -> str:

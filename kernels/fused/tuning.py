@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import triton
-from lightning_mono.kernels.fused.launch import Tile
+from lightning_mono.kernels.fused.launch import Tile, capability
 from torch import Tensor
 
 from lightning_mono.assets import cache_dir
@@ -58,6 +58,15 @@ DEFAULTS: Mapping[int, Tiles] = {
 }
 """By compute capability, for bf16: no register is spilled (``compile.py`` reads it)."""
 
+ROUNDED: Mapping[int, Mapping[str, Tile]] = {
+    80: {
+        "gate_up": Tile(128, 64, 32, 8, 3),
+        "swiglu_gradient_again": Tile(64, 128, 32, 8, 3),
+    },
+    90: {},
+}
+"""What takes its place where weights are expanded on the way: that takes registers as well."""
+
 FP32 = Tiles(*[Tile(64, 64, 32, 8, 3)] * 6)
 """Without tensor cores a product is computed from registers, and larger tiles spill them."""
 
@@ -65,30 +74,36 @@ INTERPRETED = Tiles(*[Tile(16, 16, 16, 1, 1)] * 6)
 """The smallest there is, so that small tests have boundaries."""
 
 
-def tiles_for(x: Tensor, ffn: int) -> Tiles:
-    """Tiles for an FFN on the device and in the dtype of ``x`` (tokens, hidden)."""
+def tiles_for(x: Tensor, ffn: int, *, rounded: bool) -> Tiles:
+    """Tiles for an FFN on the device and in the dtype of ``x`` (tokens, hidden).
+
+    Args:
+        rounded: whether the text's weights are.
+    """
     if x.device.type != "cuda":
         return INTERPRETED
-    return _tiles_on(x.device.index, x.dtype, x.shape[1], ffn)
+    return _tiles_on(x.device.index, x.dtype, x.shape[1], ffn, rounded)
 
 
-def defaults(capability: int, dtype: torch.dtype) -> Tiles:
+def defaults(capability: int, dtype: torch.dtype, *, rounded: bool = False) -> Tiles:
     """Tiles of the newest known architecture that a device is not older than."""
     if dtype == torch.float32:
         return FP32
-    return DEFAULTS[max(known for known in DEFAULTS if known <= max(capability, 80))]
+    known = max(known for known in DEFAULTS if known <= max(capability, 80))
+    return DEFAULTS[known]._replace(**(ROUNDED[known] if rounded else {}))
 
 
 @cache
-def _tiles_on(device: int, dtype: torch.dtype, hidden: int, ffn: int) -> Tiles:
-    stored = load(tiles_file(torch.cuda.get_device_name(device), dtype, hidden, ffn))
-    major, minor = torch.cuda.get_device_capability(device)
-    return stored or defaults(10 * major + minor, dtype)
+def _tiles_on(device: int, dtype: torch.dtype, hidden: int, ffn: int, rounded: bool) -> Tiles:
+    name = torch.cuda.get_device_name(device)
+    stored = load(tiles_file(name, dtype, hidden, ffn, rounded=rounded))
+    return stored or defaults(capability(torch.device("cuda", device)), dtype, rounded=rounded)
 
 
-def tiles_file(device: str, dtype: torch.dtype, hidden: int, ffn: int) -> Path:
+def tiles_file(device: str, dtype: torch.dtype, hidden: int, ffn: int, *, rounded: bool) -> Path:
     """Where tiles measured on a device of this name are kept, for this Triton."""
-    key = f"{device} {dtype} {hidden}x{ffn} triton {triton.__version__}"
+    text = " rounded" if rounded else ""
+    key = f"{device} {dtype} {hidden}x{ffn}{text} triton {triton.__version__}"
     return cache_dir() / "tiles" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', key)}.json"
 
 

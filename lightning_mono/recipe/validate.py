@@ -117,7 +117,7 @@ def _quantize(recipe: Recipe) -> Iterator[str]:
     instead = "or set model.quantize=none"
     if recipe.model.scratch is not None:
         yield "model.quantize: train a new model in a recipe of its own, and name it as backbone"
-    if trainer.kernel in ("grouped", "triton"):
+    if trainer.kernel == "grouped":
         yield f"trainer.kernel: {trainer.kernel} does not read {scheme}; use gathered, {instead}"
     if trainer.strategy.startswith("mono_fsdp"):
         sharded = f"trainer.strategy: {trainer.strategy} does not shard {scheme}"
