@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any, cast
 
@@ -93,8 +93,9 @@ class MonoModule(pl.LightningModule):
     def _backward(self, loss: Tensor, *, last: bool) -> None:
         """Adds to the gradients; devices exchange them once a step, with its last part."""
         strategy = self.trainer.strategy
-        waits = not last and isinstance(strategy, ParallelStrategy)
-        sync = strategy.block_backward_sync() if waits else nullcontext()
+        sync: AbstractContextManager[None] = nullcontext()
+        if isinstance(strategy, ParallelStrategy) and not last:
+            sync = strategy.block_backward_sync()
         # Mixed precision is for the way forward; the way back follows by itself.
         with sync, torch.autocast(self.device.type, enabled=False):
             self.manual_backward(loss)
