@@ -26,6 +26,25 @@ class Kernel(Protocol):
         ...
 
 
+class NormingKernel(Kernel, Protocol):
+    """A kernel that may norm rows on their way into a block; others leave that to the norm."""
+
+    def normed(
+        self,
+        x: Tensor,
+        layout: ModalityLayout,
+        text: nn.Module,
+        visual: nn.Module,
+        norms: tuple[nn.Module, nn.Module],
+    ) -> Tensor | None:
+        """The block of normed rows, or None where it takes none but normed ones.
+
+        Args:
+            norms: of text and visual rows, one and the same where it is shared.
+        """
+        ...
+
+
 @runtime_checkable
 class Routed(Protocol):
     """A block with one module per modality; ``visual`` is None where it has no visual weights."""

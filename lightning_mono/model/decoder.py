@@ -45,7 +45,7 @@ class Block(nn.Module):
         return self._layer(x, context)
 
     def _layer(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attention(self.attention_norm(x, context.layout), context)
+        x = x + self.attention(x, context, self.attention_norm)
         return x + self.ffn(self.ffn_norm(x, context.layout), context.layout)
 
 

@@ -25,12 +25,12 @@ from lightning_mono.kernels.fused.autotune import example, launches
 from lightning_mono.kernels.fused.compile import resources
 from lightning_mono.kernels.fused.tuning import defaults
 
-hidden, ffn, dtype, visual_dtype, tf32 = json.loads(sys.argv[1])
+hidden, ffn, dtype, visual_dtype, tf32, rounded = json.loads(sys.argv[1])
 torch.backends.cuda.matmul.allow_tf32 = tf32
 dtype, visual_dtype = getattr(torch, dtype), getattr(torch, visual_dtype)
-call = example(4096, hidden, ffn, dtype, "meta", visual_dtype)
+call = example(4096, hidden, ffn, dtype, "meta", visual_dtype, rounded=rounded)
 for capability in (80, 90):
-    for name, launch in launches(call, defaults(capability, dtype)).items():
+    for name, launch in launches(call, defaults(capability, dtype, rounded=rounded)).items():
         found = replace(resources(launch, capability), kernel=name)
         print(json.dumps([asdict(found), launch.tile]))
 """
@@ -42,10 +42,15 @@ WEIGHT_BLOCKS = {"gate_up": 2, "swiglu_gradient_again": 2}
 
 
 def _compiled(
-    sizes: tuple[int, int], dtype: str, visual_dtype: str, *, tf32: bool = False
+    sizes: tuple[int, int],
+    dtype: str,
+    visual_dtype: str,
+    *,
+    tf32: bool = False,
+    rounded: bool = False,
 ) -> list[tuple[Resources, Tile]]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    case = json.dumps([*sizes, dtype, visual_dtype, tf32])
+    case = json.dumps([*sizes, dtype, visual_dtype, tf32, rounded])
     command = [sys.executable, "-W", "ignore", "-c", COMPILE, case]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,28 +69,33 @@ def _check(found: Resources, tile: Tile, itemsize: int) -> None:
     assert found.copies > 0, found
 
 
-def test_2b_fits_an_a100_and_an_h100() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("rounded", [False, True])
+def test_2b_fits_an_a100_and_an_h100(rounded: bool) -> None:
     """bf16: nothing spilled, tensor cores used, at least two stages of reads under way."""
-    for found, tile in _compiled(SIZES_2B, "bfloat16", "bfloat16"):
+    for found, tile in _compiled(SIZES_2B, "bfloat16", "bfloat16", rounded=rounded):
         _check(found, tile, itemsize=2)
         assert found.mma == {80: "mma.sync", 90: "wgmma"}[found.capability], found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sizes", "dtype", "visual_dtype", "tf32"),
+    ("sizes", "dtype", "visual_dtype", "tf32", "rounded"),
     [
-        (SIZES_135M, "bfloat16", "bfloat16", False),
-        (SIZES_2B, "bfloat16", "float32", False),
-        (SIZES_2B, "float32", "bfloat16", False),
-        (SIZES_2B, "float32", "float32", False),
-        (SIZES_2B, "float32", "float32", True),
+        (SIZES_135M, "bfloat16", "bfloat16", False, False),
+        (SIZES_135M, "bfloat16", "float32", False, True),
+        (SIZES_2B, "bfloat16", "float32", False, False),
+        (SIZES_2B, "bfloat16", "float32", False, True),
+        (SIZES_2B, "float32", "bfloat16", False, False),
+        (SIZES_2B, "float32", "float32", False, False),
+        (SIZES_2B, "float32", "float32", False, True),
+        (SIZES_2B, "float32", "float32", True, False),
     ],
 )
 def test_other_sizes_and_dtypes_fit(
-    sizes: tuple[int, int], dtype: str, visual_dtype: str, tf32: bool
+    sizes: tuple[int, int], dtype: str, visual_dtype: str, tf32: bool, rounded: bool
 ) -> None:
-    for found, tile in _compiled(sizes, dtype, visual_dtype, tf32=tf32):
+    for found, tile in _compiled(sizes, dtype, visual_dtype, tf32=tf32, rounded=rounded):
         _check(found, tile, itemsize=2 if "bfloat16" in (dtype, visual_dtype) else 4)
         assert (found.mma is not None) == (dtype == "bfloat16" or tf32), found
 

@@ -25,7 +25,7 @@ from lightning_mono.kernels.fused.linear_backward import (
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows
 
-tokens, hidden, kv, ffn, dtype, visual_dtype, tf32 = json.loads(sys.argv[1])
+tokens, hidden, kv, ffn, dtype, visual_dtype, tf32, rounded = json.loads(sys.argv[1])
 torch.backends.cuda.matmul.allow_tf32 = tf32
 dtype, visual_dtype = getattr(torch, dtype), getattr(torch, visual_dtype)
 empty = lambda *size, dtype=dtype: torch.empty(*size, dtype=dtype, device="meta")
@@ -33,10 +33,23 @@ index = lambda count: empty(count, dtype=torch.int64)
 norm = (empty(hidden), empty(hidden))
 
 
+def weights(sizes, dtype):
+    # Plain weights of (out, in), and no scales; or codes and their scales.
+    if dtype != "nf4":
+        return [empty(*size, dtype=dtype) for size in sizes], []
+    counts = [out * width for out, width in sizes]
+    codes = [empty(count // 2, 1, dtype=torch.uint8) for count in counts]
+    return codes, [empty(count // 64, dtype=torch.int32) for count in counts]
+
+
+text_dtype = "nf4" if rounded else dtype
+
+
 def pair(outs, biased, norms):
-    sides = [[empty(o, hidden, dtype=d) for o in outs] for d in (dtype, visual_dtype)]
-    biases = [[empty(o) for o in outs] if biased else [] for _ in sides]
-    return Pair.of(*sides, *biases, norms)
+    sizes = [(out, hidden) for out in outs]
+    (text, scales), (visual, _) = weights(sizes, text_dtype), weights(sizes, visual_dtype)
+    biases = [[empty(o) for o in outs] if biased else [] for _ in range(2)]
+    return Pair.of(text, visual, *biases, norms, scales)
 
 
 def training(name, outs, biased, norms):
@@ -44,7 +57,7 @@ def training(name, outs, biased, norms):
     x, dy = empty(tokens, hidden), empty(tokens, sum(outs))
     launches, _, inverse = forward(x, rows, p, 1e-5)
     yield name, launches[0]
-    yield name + " dW", weight_gradients(dy, x, inverse, rows, p, (True, True))[0]
+    yield name + " dW", weight_gradients(dy, x, inverse, rows, p, (not rounded, True))[0]
     if norms:
         yield name + " dnorm", norm_gradient(x, x, inverse, rows, p)[0]
     else:
@@ -54,8 +67,8 @@ def training(name, outs, biased, norms):
 def decoding(count):
     x, rows = empty(count, hidden), Rows(index(count), index(0))
     projections = decode.projections(x, rows, pair((hidden, kv, kv), True, norm), 1e-5)[0]
-    down = (empty(ffn, hidden), empty(ffn, hidden), empty(hidden, ffn))
-    for launch in [*projections, *decode.ffn_launches(x, *down)[0]]:
+    ways = weights([(ffn, hidden), (ffn, hidden), (hidden, ffn)], text_dtype)
+    for launch in [*projections, *decode.ffn_launches(x, *ways)[0]]:
         yield f"decode {count}: {launch.kernel.__name__.removesuffix('_kernel')}", launch
 
 
@@ -80,10 +93,15 @@ PRODUCTS = 8
 
 
 def compiled(
-    sizes: tuple[int, int, int], dtype: str, visual_dtype: str, *, tf32: bool = False
+    sizes: tuple[int, int, int],
+    dtype: str,
+    visual_dtype: str,
+    *,
+    tf32: bool = False,
+    rounded: bool = False,
 ) -> list[tuple[Resources, Tile]]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    case = json.dumps([1024, *sizes, dtype, visual_dtype, tf32])
+    case = json.dumps([1024, *sizes, dtype, visual_dtype, tf32, rounded])
     command = [sys.executable, "-W", "ignore", "-c", COMPILE, case]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -91,7 +109,7 @@ def compiled(
     return [(Resources(**fields), Tile(*tile)) for fields, tile in lines]
 
 
-def _check(found: Resources, tile: Tile, itemsize: int) -> None:
+def _check(found: Resources, tile: Tile, itemsize: float) -> None:
     assert found.stack == 0, f"{found.kernel} spills registers: {found}"
     assert found.shared <= MOST_SHARED[found.capability], found
     assert found.occupancy > 0, found
@@ -108,30 +126,36 @@ def _multiplies(found: Resources) -> bool:
     return not found.kernel.endswith(("dnorm", ": sum"))
 
 
-def test_2b_fits_an_a100_and_an_h100() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("rounded", [False, True])
+def test_2b_fits_an_a100_and_an_h100(rounded: bool) -> None:
     """bf16: nothing spilled, tensor cores used, at least two stages of reads under way."""
-    launches = compiled(SIZES_2B, "bfloat16", "bfloat16")
+    launches = compiled(SIZES_2B, "bfloat16", "bfloat16", rounded=rounded)
     training = [found for found, _ in launches if not found.kernel.startswith("decode")]
     assert sum(map(_multiplies, training)) == PRODUCTS * len(LIMITS)
     for found, tile in launches:
-        _check(found, tile, itemsize=2)
+        # While decoding, codes are all that is read: a quarter of the bytes.
+        codes = rounded and found.kernel.startswith("decode")
+        _check(found, tile, itemsize=0.5 if codes else 2)
     for found in filter(_multiplies, training):
         assert found.mma == {80: "mma.sync", 90: "wgmma"}[found.capability], found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sizes", "dtype", "visual_dtype", "tf32"),
+    ("sizes", "dtype", "visual_dtype", "tf32", "rounded"),
     [
-        (SIZES_135M, "bfloat16", "bfloat16", False),
-        (SIZES_2B, "bfloat16", "float32", False),
-        (SIZES_2B, "float32", "float32", False),
-        (SIZES_2B, "float32", "float32", True),
+        (SIZES_135M, "bfloat16", "bfloat16", False, False),
+        (SIZES_2B, "bfloat16", "float32", False, False),
+        (SIZES_2B, "bfloat16", "float32", False, True),
+        (SIZES_2B, "float32", "float32", False, False),
+        (SIZES_2B, "float32", "float32", False, True),
+        (SIZES_2B, "float32", "float32", True, False),
     ],
 )
 def test_other_sizes_and_dtypes_fit_too(
-    sizes: tuple[int, int, int], dtype: str, visual_dtype: str, tf32: bool
+    sizes: tuple[int, int, int], dtype: str, visual_dtype: str, tf32: bool, rounded: bool
 ) -> None:
-    for found, _ in compiled(sizes, dtype, visual_dtype, tf32=tf32):
+    for found, _ in compiled(sizes, dtype, visual_dtype, tf32=tf32, rounded=rounded):
         assert found.stack == 0, found
         assert found.shared <= MOST_SHARED[found.capability], found
