@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
-from lightning_mono.kernels.fused.launch import Launch, Tile, fp32_precision
+from lightning_mono.kernels.fused.launch import Launch, Tile, fp32_precision, multiprocessors
 from lightning_mono.kernels.fused.tiles import (
     find_columns,
     find_rows,
@@ -25,6 +25,9 @@ from torch import Tensor
 
 GROUP = 8
 """Row tiles that share blocks of weights in the cache."""
+
+RESIDENT = 2
+"""Programs of gate and up for each multiprocessor: as many as its registers hold of them."""
 
 
 class Weights(NamedTuple):
@@ -101,23 +104,27 @@ def gate_up_kernel(
     HIDDEN: tl.constexpr, FFN: tl.constexpr, SAVE: tl.constexpr, PRECISION: tl.constexpr,
     GROUP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """h = silu(x gate^T) * (x up^T), and with SAVE both factors, at the tokens' own rows."""
+    """h = silu(x gate^T) * (x up^T), and with SAVE both factors, at the tokens' own rows.
+
+    One grid for the tiles of both modalities: each program takes every so many-th of them.
+    """
     row_tiles = (n_text + ROWS - 1) // ROWS + (n_visual + ROWS - 1) // ROWS
     column_tiles = (FFN + COLUMNS - 1) // COLUMNS
-    tile, column_tile = place(tl.program_id(0), row_tiles, column_tiles, GROUP)
-    rows, real, visual = find_rows(tile, text_rows, visual_rows, n_text, n_visual, ROWS)
-    columns, read = find_columns(column_tile, FFN, COLUMNS)
-    a = x + rows[:, None] * x_row + tl.arange(0, DEPTH)[None, :] * x_column
-    g, u = two_products(
-        a, x_column, text_gate, text_up, visual_gate, visual_up, visual, read,
-        HIDDEN, ROWS, COLUMNS, DEPTH, PRECISION,
-    )  # fmt: skip
-    at = rows[:, None] * FFN + columns[None, :]
-    keep = real[:, None] & (columns < FFN)[None, :]
-    tl.store(h + at, g * sigmoid(g) * u, mask=keep)
-    if SAVE:
-        tl.store(gate + at, g, mask=keep)
-        tl.store(up + at, u, mask=keep)
+    for turn in range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0)):
+        tile, column_tile = place(turn, row_tiles, column_tiles, GROUP)
+        rows, real, visual = find_rows(tile, text_rows, visual_rows, n_text, n_visual, ROWS)
+        columns, read = find_columns(column_tile, FFN, COLUMNS)
+        a = x + rows[:, None] * x_row + tl.arange(0, DEPTH)[None, :] * x_column
+        g, u = two_products(
+            a, x_column, text_gate, text_up, visual_gate, visual_up, visual, read,
+            HIDDEN, ROWS, COLUMNS, DEPTH, PRECISION,
+        )  # fmt: skip
+        at = rows[:, None] * FFN + columns[None, :]
+        keep = real[:, None] & (columns < FFN)[None, :]
+        tl.store(h + at, g * sigmoid(g) * u, mask=keep)
+        if SAVE:
+            tl.store(gate + at, g, mask=keep)
+            tl.store(up + at, u, mask=keep)
 
 
 @triton.jit(do_not_specialize=["n_text", "n_visual"])
@@ -163,9 +170,10 @@ def forward(call: Call, tiles: Tiles, *, save: bool) -> Forward:
     gate, up = (x.new_empty(len(x) if save else 0, call.ffn) for _ in range(2))
     if len(x) == 0:
         return Forward(y, gate, up, [])
+    (every,) = call.grid(call.ffn, tiles.gate_up)
     into = Launch(
         gate_up_kernel,
-        call.grid(call.ffn, tiles.gate_up),
+        (min(every, RESIDENT * multiprocessors(x.device)),),
         {
             **{"x": x, "x_row": x.stride(0), "x_column": x.stride(1)},
             **{"h": h, "gate": gate, "up": up, "SAVE": save},

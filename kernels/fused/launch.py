@@ -75,6 +75,14 @@ def capability(device: torch.device) -> int:
     return 10 * major + minor
 
 
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a CUDA device; 1 where kernels are interpreted, so that programs take several tiles."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def fp32_precision() -> str:
     """How fp32 is multiplied: TF32 where PyTorch's own matrix product may use it."""
     matmul = torch.backends.cuda.matmul

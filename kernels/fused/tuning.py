@@ -60,7 +60,7 @@ DEFAULTS: Mapping[int, Tiles] = {
 
 ROUNDED: Mapping[int, Mapping[str, Tile]] = {
     80: {
-        "gate_up": Tile(128, 64, 32, 8, 3),
+        "gate_up": Tile(64, 128, 32, 8, 3),
         "swiglu_gradient_again": Tile(64, 128, 32, 8, 3),
     },
     90: {},

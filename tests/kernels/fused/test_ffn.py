@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_mono.kernels import gathered, masked_dense
 from lightning_mono.kernels.fused import ffn as module
-from lightning_mono.kernels.fused import tuning
+from lightning_mono.kernels.fused import ffn_forward, tuning
 from lightning_mono.kernels.fused.ffn import RECOMPUTE, SAVE, Saving, ffn, why_not
 from lightning_mono.kernels.fused.ffn_backward import Needs, backward
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights, forward
@@ -231,8 +231,26 @@ def test_forward_is_two_launches(
     pair = _pair()
     with _launched(monkeypatch) as seen:
         ffn(_x(mask), _layout(mask), *pair)
-    expected = [("gate_up", row_tiles * FFN // 16), ("down", row_tiles * HIDDEN // 16)]
+    gate_up = min(row_tiles * FFN // 16, ffn_forward.RESIDENT)
+    expected = [("gate_up", gate_up), ("down", row_tiles * HIDDEN // 16)]
     assert seen == (expected if mask else [])
+
+
+@pytest.mark.parametrize("multiprocessors", [2, 3, 4, 50])
+def test_any_number_of_programs_gives_the_same_bits(
+    multiprocessors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 tiles by 2, 4, 6, 8 programs, and by one each."""
+    call = _call(MIXED)
+    results = []
+    for count in (1, multiprocessors):
+        monkeypatch.setattr(ffn_forward, "multiprocessors", lambda _, count=count: count)
+        done = forward(call, INTERPRETED, save=True)
+        assert done.launches[0].grid == (min(9, 2 * count),)
+        for launch in done.launches:
+            launch.run()
+        results.append((done.y, done.gate, done.up))
+    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize(
