@@ -27,7 +27,7 @@ from lightning_mono.kernels.fused import decode, ffn_backward, ffn_forward, serv
 from lightning_mono.kernels.fused.ffn_backward import Needs
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights
 from lightning_mono.kernels.fused.serves import Form
-from lightning_mono.kernels.fused.tuning import tiles_for
+from lightning_mono.kernels.fused.tuning import Tiles, tiles_for
 from lightning_mono.kernels.fused.weights import scales_of
 from torch import Tensor, nn
 
@@ -116,7 +116,7 @@ def _ffn(
     text = Weights(text_gate, text_up, text_down)
     visual = Weights(visual_gate, visual_up, visual_down)
     call = Call(x, text_rows, visual_rows, text, visual, text_scales)
-    done = ffn_forward.forward(call, tiles_for(x, call.ffn, rounded=call.rounded), save=save)
+    done = ffn_forward.forward(call, tiles_for(Tiles, x, call.shape), save=save)
     for launch in done.launches:
         launch.run()
     return done.y, done.gate, done.up
@@ -150,7 +150,7 @@ def _ffn_backward(
     text = Weights(text_gate, text_up, text_down)
     visual = Weights(visual_gate, visual_up, visual_down)
     call = Call(x, text_rows, visual_rows, text, visual, text_scales)
-    tiles = tiles_for(x, call.ffn, rounded=call.rounded)
+    tiles = tiles_for(Tiles, x, call.shape)
     done = ffn_backward.backward(call, dy, gate, up, Needs(*needs), tiles)
     for launch in done.launches:
         launch.run()

@@ -19,7 +19,7 @@ from lightning_mono.kernels.fused.tiles import (
     sigmoid,
     two_products,
 )
-from lightning_mono.kernels.fused.tuning import Tiles
+from lightning_mono.kernels.fused.tuning import Tiles, ffn_shape
 from lightning_mono.kernels.fused.weights import Matrix, matrices
 from torch import Tensor
 
@@ -67,6 +67,11 @@ class Call(NamedTuple):
     @property
     def hidden(self) -> int:
         return self.visual.gate.shape[1]
+
+    @property
+    def shape(self) -> str:
+        """What tiles are measured for."""
+        return ffn_shape(self.hidden, self.ffn, rounded=self.rounded)
 
     def grid(self, columns: int, tile: Tile) -> tuple[int]:
         """Programs that cover the rows, one modality to a tile, and so many columns."""

@@ -16,9 +16,9 @@ from lightning_mono.kernels.fused.linear_tiles import (
     Pair,
     Rows,
     add,
+    fitted,
     part_of,
     precision,
-    tile_for,
     weight_of,
 )
 from lightning_mono.kernels.fused.tiles import dot, find_columns, find_rows, place
@@ -179,26 +179,10 @@ def norm_kernel(
     tl.store(shares + tile * WIDTH + columns, share, mask=inside)
 
 
-# As forward: no register spilled, two programs a multiprocessor.
-INPUT_TILES = {
-    (80, torch.bfloat16): Tile(128, 128, 32, 4, 4),
-    (90, torch.bfloat16): Tile(128, 128, 64, 8, 3),
-    (80, torch.float32): Tile(64, 64, 32, 4, 3),
-    (90, torch.float32): Tile(64, 64, 32, 4, 3),
-}
-# A block's row numbers are read a step before its rows: it takes 5 or 6 stages to have 2 of rows.
-WEIGHT_TILES = {
-    (80, torch.bfloat16): Tile(128, 128, 32, 4, 6),
-    (90, torch.bfloat16): Tile(128, 128, 64, 8, 5),
-    (80, torch.float32): Tile(64, 64, 32, 4, 5),
-    (90, torch.float32): Tile(64, 64, 32, 4, 5),
-}
-
-
-def input_gradient(dy: Tensor, rows: Rows, pair: Pair) -> tuple[Launch, Tensor]:
+def input_gradient(dy: Tensor, rows: Rows, pair: Pair, tile: Tile) -> tuple[Launch, Tensor]:
     """The launch that writes dy W, (tokens, width): the gradient of x, or of x normed."""
     text, visual = pair.text, pair.visual
-    tile = tile_for(INPUT_TILES, dy, math.gcd(*text.sizes))
+    tile = fitted(tile, math.gcd(*text.sizes))
     dx = dy.new_empty(dy.shape[0], text.width)
     columns = text.columns(tile.columns)
     arguments = {
@@ -212,7 +196,13 @@ def input_gradient(dy: Tensor, rows: Rows, pair: Pair) -> tuple[Launch, Tensor]:
 
 
 def weight_gradients(
-    dy: Tensor, x: Tensor, inverse: Tensor, rows: Rows, pair: Pair, trains: tuple[bool, bool]
+    dy: Tensor,
+    x: Tensor,
+    inverse: Tensor,
+    rows: Rows,
+    pair: Pair,
+    trains: tuple[bool, bool],
+    tile: Tile,
 ) -> tuple[Launch, list[Tensor]]:
     """The launch that writes the gradients of the modalities that train.
 
@@ -221,7 +211,6 @@ def weight_gradients(
         biases (all columns): in the dtype of the parameters, empty where nothing is asked for.
     """
     out, width = pair.text.out, pair.text.width
-    tile = tile_for(WEIGHT_TILES, x)
     grads = pair.gradients(x, trains)
     tiles = triton.cdiv(out, tile.rows) * triton.cdiv(width, tile.columns)
     names = ("text_grad", "visual_grad", "text_bias_grad", "visual_bias_grad")

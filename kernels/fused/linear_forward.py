@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from lightning_mono.kernels.fused.launch import Launch, Tile
@@ -15,9 +14,9 @@ from lightning_mono.kernels.fused.linear_tiles import (
     Projected,
     Rows,
     add,
+    fitted,
     part_of,
     precision,
-    tile_for,
     weight_of,
 )
 from lightning_mono.kernels.fused.tiles import dot, find_rows, place, product
@@ -110,20 +109,10 @@ def linear_kernel(
     tl.store(y + at, acc.to(y.dtype.element_ty), mask=real[:, None] & (columns < size)[None, :])
 
 
-# No register is spilled on either, also where x is normed (tests compile for both). Two programs
-# share a multiprocessor, and 128 columns leave enough of them at 1,024 tokens of hidden size 2,048.
-TILES = {
-    (80, torch.bfloat16): Tile(128, 128, 32, 4, 4),
-    (90, torch.bfloat16): Tile(128, 128, 64, 8, 3),
-    (80, torch.float32): Tile(64, 64, 32, 4, 3),
-    (90, torch.float32): Tile(64, 64, 16, 4, 4),
-}
-
-
-def forward(x: Tensor, rows: Rows, pair: Pair, eps: float) -> Projected:
+def forward(x: Tensor, rows: Rows, pair: Pair, eps: float, tile: Tile) -> Projected:
     """The one launch of many rows, or of rows of both modalities."""
     text, visual = pair.text, pair.visual
-    tile = tile_for(TILES, x, x.shape[1])
+    tile = fitted(tile, text.width)
     y, inverse = pair.results(x)
     columns = text.columns(tile.columns)
     arguments = {

@@ -15,6 +15,7 @@ from lightning_mono.kernels.fused.linear_backward import (
 )
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows, rows_contiguous
+from lightning_mono.kernels.fused.tuning import LinearTiles, tiles_for
 from torch import Tensor
 
 
@@ -34,8 +35,12 @@ def project(
     """The projections, and 1 / rms of each row (empty without norms)."""
     pair = Pair.of(text, visual, text_biases, visual_biases, norms, text_scales)
     rows = Rows(text_rows, visual_rows)
-    way = decode.projections if decode.suits(*rows.counts) else forward
-    launches, y, inverse = way(rows_contiguous(x), rows, pair, eps)
+    x = rows_contiguous(x)
+    if decode.suits(*rows.counts):
+        launches, y, inverse = decode.projections(x, rows, pair, eps)
+    else:
+        tile = tiles_for(LinearTiles, x, pair.shape).project
+        launches, y, inverse = forward(x, rows, pair, eps, tile)
     for launch in launches:
         launch.run()
     return y, inverse
@@ -80,10 +85,11 @@ def project_backward(
     pair = Pair.of(text, visual, text_biases, visual_biases, norms, text_scales)
     rows = Rows(text_rows, visual_rows)
     dy, x = rows_contiguous(dy), rows_contiguous(x)
+    tiles = tiles_for(LinearTiles, x, pair.shape)
     needs_x, needs_text, needs_visual, needs_norms = needs
     dx, norm_text, norm_visual = (x.new_empty(0) for _ in range(3))
     if needs_x or needs_norms:
-        launch, dx = input_gradient(dy, rows, pair)
+        launch, dx = input_gradient(dy, rows, pair, tiles.input_gradient)
         launch.run()
     if norms and (needs_x or needs_norms):
         launch, shares = norm_gradient(dx, x, inverse, rows, pair)
@@ -92,7 +98,8 @@ def project_backward(
             norm_text, norm_visual = (
                 share.sum(0).to(norm.dtype) for share, norm in zip(shares, norms, strict=True)
             )
-    launch, grads = weight_gradients(dy, x, inverse, rows, pair, (needs_text, needs_visual))
+    trains, tile = (needs_text, needs_visual), tiles.weight_gradient
+    launch, grads = weight_gradients(dy, x, inverse, rows, pair, trains, tile)
     launch.run()
     return [dx, *grads, norm_text, norm_visual]
 

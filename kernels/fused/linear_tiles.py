@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -14,13 +14,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from lightning_mono.kernels.fused.launch import (
-    Launch,
-    Tile,
-    capability,
-    fp32_precision,
-    interpreted,
-)
+from lightning_mono.kernels.fused.launch import Launch, Tile, fp32_precision
 from lightning_mono.kernels.fused.weights import Matrix, height, matrices
 from torch import Tensor
 
@@ -29,9 +23,6 @@ GROUP = 8
 
 MOST_PARTS = 3
 """Weights that a launch has room for: query, key and value."""
-
-INTERPRETED = Tile(32, 32, 32, 4, 1)
-"""Small, so that the interpreter meets cut tiles at sizes for which it is quick."""
 
 Projected = tuple[list[Launch], Tensor, Tensor]
 """Launches in order; y (tokens, all columns); each row's 1 / rms (tokens,), empty without norms."""
@@ -144,6 +135,18 @@ class Pair:
     def normed(self) -> bool:
         return self.text.norm is not None
 
+    @property
+    def rounded(self) -> bool:
+        return len(self.text.scales) > 0
+
+    @property
+    def shape(self) -> str:
+        """What tiles are measured for, beside device and dtype."""
+        outs = "+".join(map(str, self.visual.sizes))
+        return (
+            f"linear {self.visual.width}x{outs}{' rounded' * self.rounded}{' normed' * self.normed}"
+        )
+
     def results(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Room for y, and for 1 / rms of each row in fp32."""
         inverse = x.new_empty(x.shape[0] if self.normed else 0, dtype=torch.float32)
@@ -163,18 +166,9 @@ class Pair:
         return weights + biases
 
 
-def tile_for(table: Mapping[tuple[int, torch.dtype], Tile], x: Tensor, inner: int = 0) -> Tile:
-    """The tile of a table that suits the device of ``x``; a small one in the interpreter.
-
-    Its depth divides ``inner``, a multiple of 16: no step of a sum over so many is cut.
-    """
-    tile = INTERPRETED if interpreted() else table[generation(x.device), x.dtype]
+def fitted(tile: Tile, inner: int) -> Tile:
+    """A tile whose depth divides ``inner``, a multiple of 16: no step of so long a sum is cut."""
     return tile._replace(depth=math.gcd(tile.depth, inner))
-
-
-def generation(device: torch.device) -> int:
-    """The compute capability whose tiles a device takes: 80, or 90 from there on."""
-    return 90 if capability(device) >= 90 else 80
 
 
 def rows_contiguous(x: Tensor) -> Tensor:

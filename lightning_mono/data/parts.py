@@ -26,7 +26,7 @@ from typing import Any
 from litdata.streaming import Cache
 
 from lightning_mono.data.images import decode
-from lightning_mono.data.sample import Pending, Sample, Skipped, SampleError
+from lightning_mono.data.sample import Pending, Sample, SampleError, Skipped
 from lightning_mono.data.store import to_record
 from lightning_mono.errors import DataError
 

@@ -47,17 +47,23 @@ def _run(name: str, stage: str, steps: int, overrides: Sequence[str]) -> int:
     from lightning_mono.runs import open_run
     from lightning_mono.training import Session
 
+    class Training(Session):
+        """A session without what comes after: export would map the checkpoint into memory."""
+
+        def only(self) -> None:
+            self._train(None)
+
     before = _resident("VmRSS")
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(name, [*overrides, f"out={folder}/run"])
         section = replace(recipe.stages[stage], duration=f"{steps} steps")
         recipe = replace(recipe, stages={stage: section}, evaluation=EvaluationSection())
         run = open_run(recipe)
-        session = Session(recipe, run, Journal(run.journal, silent=True))
+        session = Training(recipe, run, Journal(run.journal, silent=True))
         on_gpu = torch.cuda.is_available() and recipe.trainer.accelerator in ("auto", "gpu", "cuda")
         if not on_gpu:
             Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        session.train()
+        session.only()
     return torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM") - before
 
 

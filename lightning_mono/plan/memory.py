@@ -247,10 +247,8 @@ class Step:
         return self._gradients(self.weights) if self.setup.strategy == "mono_ddp" else 0.0
 
     def _made(self, layer: int) -> float:
-        """Gradients that are there once a layer is done; 0 if they are only added to."""
-        if self.setup.accumulate > 1:
-            return 0.0
-        above = [w for w in self.weights if w.layer is not None and w.layer >= layer]
+        """Gradients that are there when a layer's turn has come."""
+        above = [w for w in self.weights if w.layer is not None and w.layer > layer]
         head = [w for w in self.weights if w.name.startswith(("head", "norm."))]
         if self.config.decoder.tied:
             head += [w for w in self.weights if w.name.startswith("embed")]

@@ -153,7 +153,7 @@ def setup_of(recipe: Recipe, device: Literal["cpu", "cuda"]) -> Setup:
         numeric=NUMERIC[trainer.precision],
         optimizer=recipe.optim.name,
         quantize=recipe.model.quantize,
-        checkpointing=False,
+        checkpointing=trainer.activation_checkpointing,
         accumulate=1,
         device=device,
         fused=fused and recipe.model.quantize == "none",

@@ -9,8 +9,9 @@ from lightning_mono.data.loader import StageData
 from lightning_mono.model import MonoConfig
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.recipe import Recipe
+from lightning_mono.recipe.resolve import merged_image
+from lightning_mono.recipe.resolve import merged_image
 from lightning_mono.stages import Duration
-
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def assumed(recipe: Recipe, name: str, config: MonoConfig) -> Workload:
     sample = min(section.tokens_per_sample or length, length)
     visual, why = 0.0, "text only"
     if config.patchifier is not None:
-        budget = _tiles(recipe) * config.patchifier.tokens_per_tile
+        budget = _tiles(recipe, name) * config.patchifier.tokens_per_tile
         visual, why = min(budget, sample), f"{min(budget, sample):,.0f} visual by the image budget"
         if section.visual_share is not None:
             visual, why = sample * section.visual_share, f"{section.visual_share:.0%} visual"
@@ -99,7 +100,7 @@ def assumed(recipe: Recipe, name: str, config: MonoConfig) -> Workload:
     )
 
 
-def _tiles(recipe: Recipe) -> int:
-    """Tiles of a picture that uses its whole budget, thumbnail included."""
-    image = recipe.image
+def _tiles(recipe: Recipe, name: str) -> int:
+    """Tiles of a picture that uses the whole budget of a data set, thumbnail included."""
+    image = merged_image(recipe, name)
     return image.max_tiles + (image.thumbnail and image.max_tiles > 1)

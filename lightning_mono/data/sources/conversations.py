@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_mono.data.sample import Pending, Skipped, SampleError
+from lightning_mono.data.sample import Pending, SampleError, Skipped
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError

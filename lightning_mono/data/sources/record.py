@@ -23,8 +23,8 @@ from lightning_mono.data.sample import (
     PLACEHOLDER,
     Exchange,
     Sample,
-    Skipped,
     SampleError,
+    Skipped,
     held_out,
     without_leading,
 )

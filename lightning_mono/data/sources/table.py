@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_mono.data.sample import Pending, Skipped, SampleError
+from lightning_mono.data.sample import Pending, Skipped
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError
@@ -26,7 +26,7 @@ _KNOWN = ("id", "kind", "question", "answer", "conversations")
 _BATCH = 64  # rows of a Parquet file that are in memory at a time
 
 Cells = list[tuple[str, Any]]
-"""The cells of a row with their columns; a :class:`~.sample.SampleError` in place of a bad one."""
+"""The cells of a row with their columns; bytes that are not UTF-8 are escaped as surrogates."""
 
 
 def rows(
@@ -108,14 +108,6 @@ def _renamed(
 
 
 def _record(cells: Cells) -> dict[str, Any]:
-    for column, value in cells:
-        if isinstance(value, SampleError):
-            raise value
-        if isinstance(value, str) and not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise SampleError("bad text", f"{column} is not UTF-8") from error
     return {column: value for column, value in cells if value is not None}
 
 
@@ -176,7 +168,12 @@ def _parquet(file: Path) -> Iterator[Cells | Skipped]:
             for batch in table.iter_batches(_BATCH):
                 for row in range(batch.num_rows):
                     number += 1
-                    yield [(c, _cell(batch.column(i)[row], c)) for i, c in enumerate(columns)]
+                    try:
+                        yield [(c, _cell(batch.column(i)[row])) for i, c in enumerate(columns)]
+                    except UnicodeDecodeError as error:
+                        yield Skipped(
+                            f"{file.name}: row {number}", f"not UTF-8: {error}", "bad text"
+                        )
     except (pyarrow.ArrowException, OSError) as error:
         if not number:
             raise DataError(f"cannot read {file}: {_first_line(error)}") from error
@@ -184,11 +181,13 @@ def _parquet(file: Path) -> Iterator[Cells | Skipped]:
         yield Skipped(file.name, reason)
 
 
-def _cell(scalar: Any, column: str) -> Any:
+def _cell(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return SampleError("bad text", f"{column} is not UTF-8: {error.reason}")
+    except UnicodeDecodeError:
+        if not hasattr(scalar, "as_buffer"):  # text inside a list or an object
+            raise
+        return scalar.as_buffer().to_pybytes().decode(errors="surrogateescape")  # as from a CSV
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lightning_mono.data.sample import Fault, Pending, Skipped, SampleError
+from lightning_mono.data.sample import Fault, Pending, SampleError, Skipped
 from lightning_mono.data.sources import files
 from lightning_mono.data.sources.record import Side, read
 from lightning_mono.errors import DataError
