@@ -193,7 +193,6 @@ def test_batches_for_is_the_least_number_that_is_enough(
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("mix", MIXES.values(), ids=list(MIXES))
 def test_97_percent_of_the_tokens_are_useful_in_realistic_mixes(mix: Mix, seed: int) -> None:
-    patch.stopall()
     with patch.multiple(
         packing, BLOCK_ROWS=1024, BLOCK_SAMPLES=16_384, GROUP_BLOCKS=4, OPEN_ROWS=64
     ):
