@@ -52,7 +52,7 @@ class Memory:
         weights: parameters as they are kept.
         casts: their copies in bf16 that products are made of.
         gradients: of what trains; with mono_ddp its buckets too.
-        optimizer: moments.
+        optimizer: moments, and averages of the weights.
         activations: what the forward pass has kept, and the batch.
         logits: at the supervised positions, and what becomes of them.
         workspace: what comes and goes.
@@ -86,6 +86,7 @@ class Setup:
         device: of which kind. CUDA steps on all tensors of a group at once, and has the triton
             kernel.
         fused: whether FFN experts run in the triton kernel.
+        averaged: parameter groups that have an average (``trainer.ema``).
     """
 
     strategy: str
@@ -97,6 +98,7 @@ class Setup:
     accumulate: int
     device: Literal["cpu", "cuda"]
     fused: bool
+    averaged: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Step:
         rows -= logits
         outside = rows + self._outside
         inputs = activations.input_bytes(self.config, self.batch)
-        inputs *= 1 if self.setup.device == "cuda" else 2  # a CPU holds the next batch as well
+        if self.setup.device == "cpu":  # holds the whole batch, and the next one
+            inputs *= 2 * self.setup.accumulate
         every = self._gradients(self.weights)
         held = every if self.setup.accumulate > 1 else 0.0
         alive = inputs + sum(kept) + outside
@@ -220,7 +223,9 @@ class Step:
 
     @cached_property
     def _moments(self) -> float:
-        return sum(moment_bytes(w, self.setup) for w in self._trained) / self._shares
+        moments = sum(moment_bytes(w, self.setup) for w in self._trained)
+        averaged = sum(w.numbers for w in self.weights if w.group in self.setup.averaged)
+        return (moments + averaged * max(4, self.setup.numeric.weight)) / self._shares
 
     @cached_property
     def _gathered(self) -> float:

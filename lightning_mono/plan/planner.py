@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -102,15 +102,12 @@ class Plan:
         return stage.memory.total + CONTEXT <= gpu.memory * GIB
 
 
-def plan(
-    recipe: Recipe, gpus: Sequence[Gpu], utilisation: float, device: Literal["cpu", "cuda"] = "cuda"
-) -> Plan:
+def plan(recipe: Recipe, gpus: Sequence[Gpu], utilisation: float) -> Plan:
     """Plans a recipe; nothing is run, and neither data nor weights are needed.
 
     Args:
         gpus: to say hours for.
         utilisation: share of their peak that is reached.
-        device: what memory is counted for.
 
     Raises:
         RecipeError: the recipe does not fit the model, or a stage's length cannot be known.
@@ -124,8 +121,11 @@ def plan(
         for name in _used(recipe)
     }
     schedule = build_stages(recipe, parameters, _steps_of(recipe, loads))
-    planner = _Planner(recipe, config, weights, loads, setup_of(recipe, device))
-    stages = tuple(planner.stage(stage) for stage in schedule.stages)
+    planner = _Planner(recipe, config, weights, loads, setup_of(recipe))
+    stages, learnt = [], set[str]()
+    for stage in schedule.stages:
+        learnt |= set(stage.train)
+        stages.append(planner.stage(stage, learnt))
     notes = [origin, *(f"data.{name}: {load.note}" for name, load in loads.items())]
     return Plan(
         recipe=recipe.name,
@@ -134,15 +134,16 @@ def plan(
         setup=planner.setup,
         precision=recipe.trainer.precision,
         utilisation=utilisation,
-        stages=stages,
+        stages=tuple(stages),
         gpus=tuple(gpus),
         notes=tuple(notes),
     )
 
 
-def setup_of(recipe: Recipe, device: Literal["cpu", "cuda"]) -> Setup:
-    """How a recipe is executed, but for what each stage says itself."""
+def setup_of(recipe: Recipe) -> Setup:
+    """How a recipe is executed, but for what each stage says itself; on GPUs unless it says no."""
     trainer = recipe.trainer
+    device: Literal["cpu", "cuda"] = "cpu" if trainer.accelerator == "cpu" else "cuda"
     strategy = trainer.strategy
     if strategy == "auto":
         strategy = "mono_single" if trainer.devices == 1 else "mono_ddp"
@@ -156,7 +157,7 @@ def setup_of(recipe: Recipe, device: Literal["cpu", "cuda"]) -> Setup:
         checkpointing=trainer.activation_checkpointing,
         accumulate=1,
         device=device,
-        fused=fused and recipe.model.quantize == "none",
+        fused=fused,
     )
 
 
@@ -168,13 +169,15 @@ class _Planner:
     loads: Mapping[str, Workload]
     setup: Setup
 
-    def stage(self, stage: Stage) -> StagePlan:
+    def stage(self, stage: Stage, learnt: Collection[str]) -> StagePlan:
+        """One stage; ``learnt`` are the groups that train in it or have trained before."""
         load = self.loads[stage.data]
         devices = self.setup.devices
         parts = devices * stage.accumulate
         batch = load.micro_batch(self.config, self.recipe.data[stage.data].batch_size // parts)
         flow: Flow = flow_of(self.config, stage.train)
-        setup = replace(self.setup, accumulate=stage.accumulate)
+        averaged = frozenset(learnt if self.recipe.trainer.ema is not None else ())
+        setup = replace(self.setup, accumulate=stage.accumulate, averaged=averaged)
         flops = count(self.config, flow, batch, checkpointing=setup.checkpointing)
         moment, memory = Step(self.config, self.weights, flow, batch, setup).peak()
         return StagePlan(

@@ -15,7 +15,7 @@ def plain(plan: Plan) -> dict[str, Any]:
         "parameters": {**plan.parameters, "all": plan.total_parameters},
         "precision": plan.precision,
         "utilisation": plan.utilisation,
-        "setup": asdict(plan.setup),
+        "setup": {**asdict(plan.setup), "averaged": sorted(plan.setup.averaged)},
         "stages": {stage.name: _stage(plan, stage) for stage in plan.stages},
         "gpus": {gpu.name: asdict(gpu) for gpu in plan.gpus},
         "notes": list(plan.notes),

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from textwrap import fill
 
-from lightning_mono.plan.gpus import Gpu
 from lightning_mono.plan.memory import Memory
-from lightning_mono.plan.planner import GIB, Plan, StagePlan
+from lightning_mono.plan.planner import GIB, Plan
 
 WIDTH = 100
-NAME = 16
 
-_UNITS = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
+OPERATIONS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 def table(plan: Plan) -> str:
@@ -66,8 +65,8 @@ def _stages(plan: Plan) -> str:
                 scaled(stage.tokens),
                 f"{batch.visual / batch.tokens:.0%}",
                 f"{batch.rows} x {batch.length:,}" + (f" x {stage.accumulate}" * (stage.accumulate > 1)),
-                scaled(stage.flops_per_token),
-                scaled(stage.flops.total * stage.steps),
+                scaled(stage.flops_per_token, OPERATIONS),
+                scaled(stage.flops.total * stage.steps, OPERATIONS),
             ]
         )
     head = ["STAGE", "steps", "samples", "tokens", "visual", "a device", "FLOP/token", "FLOP"]
@@ -118,9 +117,9 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def scaled(value: float) -> str:
-    """A count in three or four digits: 1.21 G, 14.2 M, 812."""
-    for size, unit in _UNITS:
+def scaled(value: float, units: Sequence[tuple[float, str]] = COUNTS) -> str:
+    """A number in three or four digits: 1.21 B, 14.2 M, 812."""
+    for size, unit in units:
         if value >= size:
             shown = value / size
             return f"{shown:.{2 if shown < 10 else 1 if shown < 100 else 0}f} {unit}"
