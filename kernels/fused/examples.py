@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from lightning_mono.kernels.fused import ffn_backward, ffn_forward
+from lightning_mono.kernels.fused import decode, ffn_backward, ffn_forward
 from lightning_mono.kernels.fused.ffn_backward import Needs
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights
 from lightning_mono.kernels.fused.launch import Launch
-from lightning_mono.kernels.fused.linear_backward import input_gradient, weight_gradients
+from lightning_mono.kernels.fused.linear_backward import (
+    input_gradient,
+    norm_gradient,
+    weight_gradients,
+)
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows
-from lightning_mono.kernels.fused.tuning import LinearTiles, Tiles
+from lightning_mono.kernels.fused.tuning import LinearTiles, Tiles, defaults
 from torch import Tensor
 
 from lightning_mono.model.quantised import BLOCK
@@ -113,3 +117,45 @@ def linear_launches(call: LinearCall, tiles: LinearTiles) -> dict[str, Launch]:
         weight_gradients(dy, x, inverse, rows, pair, trains, tiles.weight_gradient)[0],
     )
     return dict(zip(LinearTiles._fields, kernels, strict=True))
+
+
+def every_launch(
+    example: Example, hidden: int, kv: int, ffn: int, capability: int
+) -> Iterator[tuple[str, Launch]]:
+    """All launches of a model with default tiles, in training and in decoding, and their names.
+
+    Args:
+        kv: columns of key and value each; query has ``hidden``, as has the output.
+    """
+    rounded = example.rounded
+    tiles = defaults(Tiles, capability, example.dtype, rounded=rounded)
+    yield from ffn_launches(ffn_call(example, hidden, ffn), tiles).items()
+    flat = defaults(LinearTiles, capability, example.dtype, rounded=rounded)
+    outs = (hidden, kv, kv)
+    for name, call in (
+        ("qkv", linear_call(example, hidden, outs, biased=True)),
+        ("norm + qkv", linear_call(example, hidden, outs, biased=True, normed=True)),
+        ("out", linear_call(example, hidden, (hidden,))),
+    ):
+        for kernel, launch in linear_launches(call, flat).items():
+            yield f"{name} {kernel}", launch
+        if call.pair.normed:
+            inverse = example.normal(example.tokens, dtype=torch.float32)
+            yield f"{name} norm_gradient", norm_gradient(call.x, call.x, inverse, *call[1:3])[0]
+    for rows in (1, 64):
+        for name, launch in decoding_launches(example, hidden, kv, ffn, rows):
+            yield f"decode {rows} {name}", launch
+
+
+def decoding_launches(
+    example: Example, hidden: int, kv: int, ffn: int, rows: int
+) -> Iterator[tuple[str, Launch]]:
+    """Launches of a block of few text rows, but for the output projection."""
+    few = example._replace(tokens=rows)
+    call = linear_call(few, hidden, (hidden, kv, kv), biased=True, normed=True)
+    every = torch.arange(rows, device=example.device)
+    projections = decode.projections(call.x, Rows(every, every[:0]), call.pair, 1e-5)[0]
+    weights, scales = example.text([(ffn, hidden), (ffn, hidden), (hidden, ffn)])
+    ways = decode.ffn_launches(call.x, weights, scales)[0]
+    names = ("qkv share", "qkv sum", "gate_up", "down share", "down sum")
+    yield from zip(names, (*projections, *ways), strict=True)

@@ -19,6 +19,7 @@ from lightning_mono.kernels.fused.linear_backward import weight_gradients
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_op import project, project_backward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows
+from lightning_mono.kernels.fused.tuning import LINEAR_INTERPRETED
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -297,12 +298,12 @@ def test_one_launch_writes_its_result_and_allocates_nothing_else() -> None:
     rows, pair = Rows(layout.text.index, layout.visual.index), Pair.of(*weights)
     x = torch.randn(len(mask), HIDDEN)
     with torch.no_grad(), _Allocations() as forwards:
-        launches, _, inverse = forward(x, rows, pair, 0.0)
+        launches, _, inverse = forward(x, rows, pair, 0.0, LINEAR_INTERPRETED.project)
     assert len(launches) == 1
     assert forwards.shapes == [(len(mask), 64)]
     dy = torch.randn(len(mask), 64)
     with torch.no_grad(), _Allocations() as backwards:
-        weight_gradients(dy, x, inverse, rows, pair, (False, True))
+        weight_gradients(dy, x, inverse, rows, pair, (False, True), LINEAR_INTERPRETED[2])
     assert backwards.shapes == [(64, HIDDEN)]
 
 

@@ -14,10 +14,10 @@ import torch
 import triton
 import triton.language as tl
 from lightning_mono.kernels import gathered
-from lightning_mono.kernels.fused import linear_tiles, tuning
+from lightning_mono.kernels.fused import tuning
 from lightning_mono.kernels.fused.kernel import fused, why_not
 from lightning_mono.kernels.fused.launch import Launch, Tile
-from lightning_mono.kernels.fused.tuning import Tiles
+from lightning_mono.kernels.fused.tuning import LinearTiles, Tiles
 from lightning_mono.kernels.fused.weights import Matrix, matrix, rounded
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -130,7 +130,7 @@ def test_tiles_may_hold_several_blocks_and_need_not_divide_the_sizes(
     scheme: str, tile: Tile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "INTERPRETED", Tiles(*[tile] * 6))
-    monkeypatch.setattr(linear_tiles, "INTERPRETED", tile)
+    monkeypatch.setattr(tuning, "LINEAR_INTERPRETED", LinearTiles(*[tile] * 3))
     monkeypatch.setitem(BLOCKS, "ffn", lambda: SwiGLU(192, 64))
     monkeypatch.setitem(BLOCKS, "out", lambda: nn.Linear(192, 48))
     mask, x = MASKS["one text token"], torch.randn(4, 192)
