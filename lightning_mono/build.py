@@ -30,6 +30,7 @@ from lightning_mono.errors import AssetError, DataError, RecipeError
 from lightning_mono.inference import chat_template, make_renderer
 from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
 from lightning_mono.model.graft import with_experts
+from lightning_mono.model.meta import on_meta
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
@@ -284,7 +285,7 @@ def check_on_meta(recipe: Recipe) -> MonoModel | None:
     config = known_config(recipe)
     if config is None:
         return None
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config)
     build_stages(recipe, group_names(model), lambda _, duration: max(1, int(duration.value)))
     return model

@@ -27,6 +27,7 @@ from lightning_mono.evaluation.evaluate import evaluate
 from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch, MonoModel
+from lightning_mono.model.meta import on_meta
 from lightning_mono.model.quantised import bytes_by_group, quantise, restore
 from lightning_mono.module import MonoModule
 from lightning_mono.params import TEXT_PATH
@@ -177,7 +178,7 @@ class Session:
         """Exchanges a model that lies in parts with all processes for the one just saved."""
         mono, newest = self.mono, latest(self.run.checkpoints)
         assert newest is not None
-        with torch.device("meta"):
+        with on_meta():
             model = MonoModel(mono.model.config)
         state = read(newest)["state_dict"]
         model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()}, assign=True)

@@ -18,6 +18,7 @@ from lightning_mono.checkpoints.config import read_config, write_config
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model.assign import assign
 from lightning_mono.model.config import MonoConfig
+from lightning_mono.model.meta import on_meta
 from lightning_mono.model.mono import MonoModel
 from lightning_mono.model.quantised import quantised_linears
 
@@ -89,7 +90,7 @@ def load_model(
         config = replace(config, patchifier=resized)
     weights = Weights(folder)
     config = _untied_where_stored_so(config, weights)
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     stored = layout.entries(config, shapes)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_mono.backbones import Backbone, add_image_tokens, load_backbone
 from lightning_mono.model.assign import assign
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.meta import on_meta
 from lightning_mono.model.mono import MonoModel
 from lightning_mono.placement import layers_of
 
@@ -86,7 +87,7 @@ def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
     config = replace(model.config, experts=model.config.experts.joined(experts))
     if config == model.config:
         return model
-    with torch.device("meta"):
+    with on_meta():
         grown = MonoModel(config)
     state = model.state_dict()
     for name in grown.state_dict():
@@ -98,7 +99,7 @@ def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
 def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
     """The model without memory for the decoder; the patchifier is drawn at random."""
     dtype = backbone.tensors["embed.weight"].dtype
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config).to(dtype)
     if model.patchifier is not None:
         model.patchifier = type(model.patchifier)(
