@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.errors import CheckpointError
-from lightning_mono.kernels.contract import compute_dtype
 from lightning_mono.params import GROUPS, QUANTISABLE, grouped
 
 BLOCK = 64
@@ -69,7 +68,10 @@ class QuantisedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in autocast's dtype where that is on, as any linear layer."""
-        y = _Product.apply(x.to(compute_dtype(x)), self)
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
+        y = _Product.apply(x, self)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def came_from(self, weight: Tensor) -> bool:
