@@ -12,8 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out random initialisation: on the meta device it draws nothing, yet imports torch's
-    compiler, which takes seconds and 200 MB."""
+    """Leaves out random initialisation.
+
+    On the meta device it draws nothing, yet imports torch's compiler: seconds, and 160 MB.
+    """
 
     def __torch_function__(
         self,
