@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,42 +11,65 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mono.data.loader import StagedLoader
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.model.quantised import parameter_count
+from lightning_mono.module import MonoModule
 from lightning_mono.stages import StageSchedule
+
+
+@dataclass
+class Speed:
+    """What a process did since it began to train."""
+
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.steps += 1
+        self.tokens += record["tokens"]
+        self.seconds += record["seconds"]
+        self.waited += record["waited"]
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def loader_wait(self) -> float:
+        """The share of the time in which the loader was waited for, from 0 to 1."""
+        return self.waited / max(self.seconds, 1e-9)
 
 
 class JournalCallback(pl.Callback):
     """Notes every step's loss, rate, tokens and time, and every stage's beginning.
 
     A step's number is how many are done with it, so the first is 1; a stage's is how many were
-    done before it.
+    done before it. A step's time begins when its batch is asked for and ends with its update; put
+    this callback before those that save or measure.
 
-    Losses stay on the device until ``every`` of them are written at once, so that an accelerator
-    is not asked for a number at each step.
+    Losses stay on the device until ``every`` of them are written at once, with the last step's
+    gradient norms, and no later than the next checkpoint.
     """
 
     def __init__(self, journal: Journal, schedule: StageSchedule, every: int = 10) -> None:
         self.journal = journal
         self.schedule = schedule
         self.every = every
+        self.speed = Speed()
         self._stage: int | None = None
         self._waiting: list[tuple[dict[str, Any], Tensor]] = []
-        self._last = 0.0
-
-    @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = time.monotonic()
+        self._norms: dict[str, Tensor] = {}
+        self._began = self._waited = 0.0
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        index = self.schedule.index_at(trainer.global_step)
-        if index != self._stage:
-            resumed = trainer.global_step != self.schedule.start(index)
-            self._note_stage(trainer, pl_module, index, resumed)
+        self._began = time.monotonic()
 
     @override
     def on_train_batch_end(
@@ -56,7 +80,11 @@ class JournalCallback(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        step, now = trainer.global_step - 1, time.monotonic()
+        assert isinstance(pl_module, MonoModule)
+        step, loader = trainer.global_step - 1, trainer.train_dataloader
+        waited = loader.waited - self._waited if isinstance(loader, StagedLoader) else 0.0
+        self._waited += waited
+        self._note_stage(trainer, pl_module, step)
         stage = self.schedule.at(step)
         record = {
             "step": step + 1,
@@ -65,17 +93,39 @@ class JournalCallback(pl.Callback):
             "tokens": batch.tokens * trainer.world_size,
             "samples": len(batch.samples) * trainer.world_size,
             "supervised": batch.targets.numel() * trainer.world_size,
-            "seconds": round(now - self._last, 4),
+            "seconds": round(time.monotonic() - self._began + waited, 4),
+            "waited": round(waited, 4),
         }
-        self._last = now
+        self.speed.add(record)
         self._waiting.append((record, outputs["loss"].detach()))
+        self._norms = pl_module.grad_norms
         if len(self._waiting) >= self.every or trainer.global_step in self.schedule.ends:
             self.flush(trainer)
-        self._last = time.monotonic()
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """A run that goes on from there does not take these steps again."""
+        self.flush(trainer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.flush(trainer)
+        if trainer.is_global_zero and self.speed.steps:
+            rate, wait = self.speed.tokens_per_second, self.speed.loader_wait
+            self.journal.write(
+                "speed",
+                steps=self.speed.steps,
+                seconds=round(self.speed.seconds, 3),
+                tokens_per_second=round(rate, 1),
+                loader_wait=round(wait, 5),
+            )
+            print(
+                f"{self.speed.steps} steps at {rate:,.0f} tokens/s; {wait:.1%} of the time spent "
+                "waiting for data",
+                flush=True,
+            )
 
     @override
     def on_exception(
@@ -94,20 +144,27 @@ class JournalCallback(pl.Callback):
             return
         for record, loss in zip(records, losses, strict=True):
             self.journal.write("step", **record, loss=round(loss, 6))
-        seconds = sum(record["seconds"] for record in records)
-        last = records[-1]
+        norms = {group: float(norm) for group, norm in self._norms.items()}
+        last, lately = records[-1], Speed()
+        self.journal.write("gradients", step=last["step"], norms=norms)
+        for record in records:
+            lately.add(record)
         figures = {
             "train/loss": sum(losses) / len(losses),
             "train/lr": last["lr"],
-            "train/tokens_per_second": sum(r["tokens"] for r in records) / max(seconds, 1e-9),
+            "train/tokens_per_second": lately.tokens_per_second,
+            "train/loader_wait": lately.loader_wait,
             "train/stage": float(self.schedule.index_at(last["step"] - 1)),
+            **{f"gradient_norm/{group}": norm for group, norm in norms.items()},
         }
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=last["step"])
 
-    def _note_stage(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, index: int, resumed: bool
-    ) -> None:
+    def _note_stage(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        """Notes the stage of a step that was just taken, once."""
+        index = self.schedule.index_at(step)
+        if index == self._stage:
+            return
         self._stage = index
         if not trainer.is_global_zero:
             return
@@ -123,5 +180,5 @@ class JournalCallback(pl.Callback):
             steps=stage.steps,
             lr=stage.optim.lr,
             data=stage.data,
-            resumed=resumed,
+            resumed=step != self.schedule.start(index),
         )

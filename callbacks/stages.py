@@ -20,10 +20,10 @@ class StageScheduler(pl.Callback):
     """Makes a :class:`StageSchedule` happen inside one ``trainer.fit``.
 
     Stage and rates follow from ``trainer.global_step`` alone. Entering a stage sets what trains,
-    drops gradients and moments of what does not, tells the strategy (DDP must wrap anew), and
-    saves the end of the stage before it. On resume the optimizer is restored with the flags of
-    the stage that saved it, then the current stage is entered: a checkpoint written on a boundary
-    still belongs to the stage that ended there.
+    drops gradients and moments of what does not (or all moments, where the stage begins without),
+    tells the strategy (DDP must wrap anew), and saves the end of the stage before it. On resume
+    the optimizer is restored with the flags of the stage that saved it, then the current stage is
+    entered: a checkpoint written on a boundary still belongs to the stage that ended there.
 
     Args:
         schedule: the stages.
@@ -42,7 +42,6 @@ class StageScheduler(pl.Callback):
         self.folder = folder
         self.resume_from = resume_from
         self.index: int | None = None
-        self._saved = -1
 
     @property
     @override
@@ -85,7 +84,7 @@ class StageScheduler(pl.Callback):
         if index != self.index:
             self._enter(trainer, pl_module, index)
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self.schedule.lr(step, group["name"])
+            group["lr"] = self.schedule.lr(step, group["name"], group["below"])
 
     @override
     def on_train_batch_end(
@@ -99,11 +98,6 @@ class StageScheduler(pl.Callback):
         step = trainer.global_step
         if self.folder is None or step not in self.schedule.ends or self.index is None:
             return
-        if step == self._saved:  # a second call for this step: gradients were accumulated
-            return
-        # Not whether the file exists: processes would see that at different moments, and all of
-        # them have to save or none.
-        self._saved = step
         path = stage_file(self.folder, self.schedule.stages[self.index].name, step)
         trainer.save_checkpoint(path, weights_only=False)
 
@@ -111,17 +105,19 @@ class StageScheduler(pl.Callback):
         return () if index is None else self.schedule.stages[index].train
 
     def _enter(self, trainer: pl.Trainer, pl_module: pl.LightningModule, index: int) -> None:
-        stage = self.schedule.stages[index]
+        stage, module = self.schedule.stages[index], _mono(pl_module)
         self.index = index
-        frozen = set_trainable(_mono(pl_module), stage.train)
+        module.optim, module.accumulate = stage.optim, stage.accumulate
+        frozen = set_trainable(module, stage.train)
         optimizer = trainer.optimizers[0]
         for parameter in frozen:
             optimizer.state.pop(parameter, None)
+        if stage.fresh and trainer.global_step == self.schedule.start(index):
+            optimizer.state.clear()
         for group in optimizer.param_groups:
             group["betas"] = tuple(stage.optim.betas)
             group["eps"] = stage.optim.eps
             group["weight_decay"] = stage.optim.weight_decay if group["decays"] else 0.0
-        trainer.gradient_clip_val = stage.optim.grad_clip or None
         changed = getattr(trainer.strategy, "on_trainable_changed", None)
         if changed is not None:
             changed()

@@ -26,6 +26,25 @@ class Kernel(Protocol):
         ...
 
 
+class NormingKernel(Kernel, Protocol):
+    """A kernel that may norm rows on their way into a block; others leave that to the norm."""
+
+    def normed(
+        self,
+        x: Tensor,
+        layout: ModalityLayout,
+        text: nn.Module,
+        visual: nn.Module,
+        norms: tuple[nn.Module, nn.Module],
+    ) -> Tensor | None:
+        """The block of normed rows, or None where it takes none but normed ones.
+
+        Args:
+            norms: of text and visual rows, one and the same where it is shared.
+        """
+        ...
+
+
 @runtime_checkable
 class Routed(Protocol):
     """A block with one module per modality; ``visual`` is None where it has no visual weights."""
@@ -33,6 +52,17 @@ class Routed(Protocol):
     text: nn.Module
     visual: nn.Module | None
     kernel: Kernel
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What products of ``x`` are taken in: autocast's dtype where that is on, else its own.
+
+    For what autocast does not know: operators of our own, and matrices that are not parameters.
+    """
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 def keep_in_graph(y: Tensor, x: Tensor, absent: nn.Module) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from lightning_mono.kernels.contract import compute_dtype
 from lightning_mono.kernels.gathered import gathered
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
@@ -32,7 +33,7 @@ def grouped(x: Tensor, layout: ModalityLayout, text: nn.Module, visual: nn.Modul
     Blocks without a grouped form (norms, quantised weights, sizes that are not a multiple of 16
     bytes) and batches of one modality, where there is nothing to group, go to ``gathered``.
     """
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     body = _body(dtype, text, visual) if why_not((), x.device, dtype) is None else None
     if body is None or layout.text.count == 0 or layout.visual.count == 0:
         return gathered(x, layout, text, visual)
@@ -82,14 +83,6 @@ def _fits(module: nn.Module, dtype: torch.dtype) -> bool:
     return not any(n * dtype.itemsize % 16 for n in (module.in_features, module.out_features))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    """What is multiplied: autocast does not know grouped_mm, so it is asked here."""
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
-    return x.dtype
-
-
 def _swiglu(x: Tensor, layout: ModalityLayout, text: Any, visual: Any) -> Tensor:
     gate = _linear(x, layout, text.gate, visual.gate)
     up = _linear(x, layout, text.up, visual.up)
@@ -110,7 +103,7 @@ def _qkv(x: Tensor, layout: ModalityLayout, text: Any, visual: Any) -> Tensor:
 
 def _linear(x: Tensor, layout: ModalityLayout, text: nn.Linear, visual: nn.Linear) -> Tensor:
     """x W^T + b with the weights of each row's modality; rows are sorted, text first."""
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     weights = text.weight.to(dtype), visual.weight.to(dtype)
     y = _GroupedProduct.apply(x.to(dtype), *weights, layout.ends, layout.text.count)
     if text.bias is None:

@@ -67,3 +67,32 @@ def words(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``lightning-mono prepare`` takes."""
+    add = parser.add_argument
+    add("source", help="a file, a folder, a pattern, or one with braces ({0000..0099}.tar)")
+    add("out", help="a new folder; one that was begun is gone on with")
+    add(
+        "--format",
+        choices=("llava", "webdataset", "table"),
+        help="LLaVA's JSON or JSON Lines, tar files, CSV/TSV/Parquet; by default by the file names",
+    )
+    add("--images", metavar="DIR", help="where image names start; by default beside the source")
+    add("--image-column", metavar="NAME", help="of a table; by default image, path and the like")
+    add("--caption-column", metavar="NAME", help="of a table; by default caption, text, title, ...")
+    add("--workers", type=whole(1), default=1, metavar="N", help="processes; 1 by default")
+    add(
+        "--held-out",
+        type=share,
+        metavar="SHARE",
+        help="share of the pictures that goes to OUT/test; the others go to OUT/train",
+    )
+    add(
+        "--max-characters",
+        type=whole(1),
+        default=1_000_000,
+        metavar="N",
+        help="a sample with more text is skipped as too long; 1,000,000 by default",
+    )

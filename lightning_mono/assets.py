@@ -76,6 +76,9 @@ def pypi(name: str, version: str, sha256: str) -> Path:
 def debian(package: str, marker: str) -> Path:
     """The unpacked files of a Debian package, fetched with ``apt-get``; no root is needed.
 
+    The release of the distribution decides the version; apt checks the archive's hash against the
+    release's signed index.
+
     Args:
         package: the package's name, e.g. ``pysiogame``.
         marker: a path inside the package that must exist once it is unpacked.
@@ -98,18 +101,19 @@ def debian(package: str, marker: str) -> Path:
     return folder
 
 
-def npm(name: str, version: str) -> Path:
-    """The unpacked tarball of a pinned npm package; npm itself checks its integrity.
+def npm(name: str, version: str, sha256: str) -> Path:
+    """The unpacked tarball of a pinned npm package; the package is not installed.
 
     Args:
         name: the package's name, e.g. ``@twemoji/svg``.
         version: the exact version.
+        sha256: the tarball's hash, in hexadecimal; any other file is refused and deleted.
 
     Returns:
         The folder with the tarball's content; most packages keep theirs in ``package/``.
 
     Raises:
-        AssetError: the tarball can be neither found nor downloaded.
+        AssetError: the tarball can be neither found nor downloaded, or is not the pinned one.
     """
     stem = name.removeprefix("@").replace("/", "-")
     command = ["npm", "pack", "--loglevel=error", "--logs-max=0", f"{name}@{version}"]
@@ -117,6 +121,7 @@ def npm(name: str, version: str) -> Path:
     with _building(folder) as scratch:
         if scratch is not None:
             tarball = _archive(f"{stem}-{version}.tgz", command, scratch)
+            _verify(tarball, sha256)
             _unpack(_untar, tarball, scratch / "content")
     return folder
 
@@ -164,13 +169,13 @@ def _archive(pattern: str, command: list[str], scratch: Path, advice: str = "go 
     return found[0]
 
 
-def _verify(wheel: Path, sha256: str) -> None:
-    with wheel.open("rb") as file:
+def _verify(archive: Path, sha256: str) -> None:
+    with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
-        wheel.unlink()
+        archive.unlink()
         raise AssetError(
-            f"{wheel.name} is not the pinned file (deleted): sha256 {found}, expected {sha256}"
+            f"{archive.name} is not the pinned file (deleted): sha256 {found}, expected {sha256}"
         )
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from lightning_mono.assets import cache_dir
 from lightning_mono.backbones import Backbone, load_backbone
 from lightning_mono.backbones.config import DecoderConfig, tensor_shapes
-from lightning_mono.backbones.hub import is_hub_id
+from lightning_mono.backbones.hub import is_hub_id, local_copy
 from lightning_mono.backbones.huggingface import token_ids
 from lightning_mono.backbones.tokenizer import read_tokenizer, train_bpe
 from lightning_mono.backbones.tokenizer_files import TokenizerFiles
@@ -31,9 +31,11 @@ from lightning_mono.inference import chat_template, make_renderer
 from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
 from lightning_mono.model.graft import with_experts
 from lightning_mono.model.meta import on_meta
+from lightning_mono.model.published import PUBLISHED
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
+from lightning_mono.recipe.resolve import merged_image
 from lightning_mono.recipe.schema import ScratchSection, SourceSection
 from lightning_mono.stages import Duration, StageSchedule
 
@@ -60,7 +62,7 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     chat = recipe.model.chat or backbone.chat
     files = TokenizerFiles.of_backbone(backbone)
     return Mono(
-        model, _renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
+        model, recipe_renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
     )
 
 
@@ -80,11 +82,14 @@ def pretrained_model(recipe: Recipe) -> Mono:
     tokenizer = read_tokenizer(folder)
     chat = recipe.model.chat or chat_template(folder, model.config.decoder.family)
     pad_id = next(iter(token_ids(folder, "pad", tokenizer)), 0)
-    renderer = _renderer(recipe, model, tokenizer, chat)
+    renderer = recipe_renderer(recipe, model, tokenizer, chat)
     return Mono(model, renderer, chat, pad_id, TokenizerFiles.of_folder(folder))
 
 
-def _renderer(recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str) -> Renderer:
+def recipe_renderer(
+    recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str
+) -> Renderer:
+    """What turns a recipe's samples into the tokens of its model."""
     section = recipe.image
     images = ImageProcessor(
         section.size, section.max_tiles, section.thumbnail, min_tiles=section.min_tiles
@@ -227,7 +232,7 @@ def open_sources(
 
 def open_source(section: SourceSection) -> Store:
     if section.path is not None:
-        return Store(Path(section.path))
+        return Store(section.path)
     assert section.source is not None
     spec = SourceSpec(section.source, section.split, section.options)
     return Store(prepare(spec, cache_dir() / "prepared"))
@@ -236,8 +241,18 @@ def open_source(section: SourceSection) -> Store:
 def stage_data(
     recipe: Recipe, name: str, sources: list[tuple[Store, float]], renderer: Renderer, pad_id: int
 ) -> StageData:
-    """One of a recipe's data sets, packed for this model."""
+    """One of a recipe's data sets, packed for this model within its own image budget."""
     section = recipe.data[name]
+    if renderer.images is not None:
+        image = merged_image(recipe, name)
+        renderer = renderer.within(
+            replace(
+                renderer.images,
+                min_tiles=image.min_tiles,
+                max_tiles=image.max_tiles,
+                thumbnail=image.thumbnail,
+            )
+        )
     return StageData(
         sources,
         renderer,
@@ -246,6 +261,8 @@ def stage_data(
         seed=recipe.seed,
         pad_id=pad_id,
         loss=section.loss,  # type: ignore[arg-type]
+        jpeg=(section.jpeg[0], section.jpeg[1]) if section.jpeg else None,
+        workers=section.workers,
     )
 
 
@@ -260,6 +277,9 @@ def build_schedule(
     def steps_of(name: str, duration: Duration) -> int:
         if duration.unit == "steps":
             return int(duration.value)
+        if duration.unit == "tokens":
+            plan = data[name].plan
+            return plan.batches_for_tokens(int(duration.value), recipe.trainer.devices)
         samples = duration.value
         if duration.unit == "epochs":
             samples *= data[name].samples
@@ -294,10 +314,8 @@ def check_on_meta(recipe: Recipe) -> MonoModel | None:
 def known_config(recipe: Recipe) -> MonoConfig | None:
     """What the recipe's model is made of, as far as it can be read without loading weights."""
     if recipe.model.pretrained is not None:
-        if is_hub_id(recipe.model.pretrained):
-            return None
-        config = read_config(model_folder(recipe.model.pretrained))[0]
-        if config.patchifier is None:
+        config = _pretrained_config(recipe.model.pretrained)
+        if config is None or config.patchifier is None:
             return config
         more = _placed(recipe, config.decoder.layers)
         return replace(config, experts=config.experts.joined(more))
@@ -306,6 +324,14 @@ def known_config(recipe: Recipe) -> MonoConfig | None:
         return None
     experts = experts_config(recipe, decoder.layers)
     return MonoConfig(decoder, patchifier_config(recipe), experts)
+
+
+def _pretrained_config(name: str) -> MonoConfig | None:
+    """Of a folder, or of a hub id whose copy is here or whose shape is known."""
+    if not is_hub_id(name):
+        return read_config(model_folder(name))[0]
+    folder = local_copy(name)
+    return PUBLISHED.get(name) if folder is None else read_config(folder)[0]
 
 
 def known_shape(recipe: Recipe) -> DecoderConfig | None:

@@ -16,6 +16,7 @@ from typing import Any
 from lightning_mono.arguments import (
     Parser,
     above_zero,
+    add_prepare_arguments,
     parse,
     share,
     temperature,
@@ -132,21 +133,58 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(arguments: argparse.Namespace) -> int:
+    import time
+
+    from tqdm import tqdm
+
+    from lightning_mono.data.parts import Limits
+    from lightning_mono.data.prepare import prepare_into
+    from lightning_mono.data.report import in_words, report
+    from lightning_mono.data.sources import SourceSpec, format_of
+
+    given = {
+        "images": arguments.images,
+        "image_column": arguments.image_column,
+        "caption_column": arguments.caption_column,
+        "held_out_share": arguments.held_out,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    name = arguments.format or format_of(arguments.source)
+    out, limits = Path(arguments.out), Limits(characters=arguments.max_characters)
+    folders = {"train": out}
+    if arguments.held_out is not None:
+        folders = {split: out / split for split in ("train", "test")}
+    reports = []
+    for split, folder in folders.items():
+        source = SourceSpec(name, split, {"path": arguments.source, **options})
+        started = time.monotonic()
+        with tqdm(unit=" records", disable=None, leave=False) as bar:
+            workers = arguments.workers
+            prepare_into(source, folder, workers=workers, limits=limits, progress=bar.update)
+        reports.append(report(folder, time.monotonic() - started))
+    print(json.dumps(reports) if arguments.json else in_words(reports))
+    return 0
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     from lightning_mono.recipe import load_recipe, shipped_recipes
+    from lightning_mono.recipe.validate import needs
 
     names = arguments.recipes or list(shipped_recipes())
     results = []
     for name in names:
         found: list[str] = []
+        lacking: list[str] = []
         try:
             recipe = load_recipe(name, arguments.set)
+            lacking = list(needs(recipe))
             from lightning_mono.build import check_on_meta
 
             check_on_meta(recipe)
         except UserError as error:
             found = str(error).splitlines()
-        results.append({"recipe": str(name), "ok": not found, "problems": found})
+        results.append({"recipe": str(name), "ok": not found, "problems": found, "needs": lacking})
     if arguments.json:
         print(json.dumps(results))
     else:
@@ -154,7 +192,20 @@ def _validate(arguments: argparse.Namespace) -> int:
             print(f"{'ok     ' if result['ok'] else 'broken '} {result['recipe']}")
             for problem in result["problems"]:  # type: ignore[attr-defined]
                 print(f"        {problem}")
+            for need in result["needs"]:  # type: ignore[attr-defined]
+                print(f"        needs: {need}")
     return 0 if all(result["ok"] for result in results) else 2
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from lightning_mono.plan import find_gpus, plain, plan, table
+    from lightning_mono.recipe import load_recipe
+
+    gpus = find_gpus(arguments.gpu)
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    planned = plan(recipe, gpus, arguments.utilisation)
+    print(json.dumps(plain(planned)) if arguments.json else table(planned), end="")
+    return 0
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -349,6 +400,15 @@ def _parser() -> Parser:
     change.add_argument("--shard-gb", type=above_zero, default=5.0, help="most of one file")
     json_flag(change)
 
+    ready = verb(
+        "prepare",
+        _prepare,
+        "Images and words to chunks that a recipe reads: sources: {x: {path: OUT}}.",
+        "lightning-mono prepare llava_v1_5_mix665k.json data/sft --images images --workers 8",
+    )
+    add_prepare_arguments(ready)
+    json_flag(ready)
+
     validate = verb(
         "validate",
         _validate,
@@ -358,6 +418,22 @@ def _parser() -> Parser:
     validate.add_argument("recipes", nargs="*", metavar="RECIPE")
     validate.add_argument("--set", action="append", default=[], metavar="key=value")
     json_flag(validate)
+
+    costs = verb(
+        "plan",
+        _plan,
+        "What a recipe will cost before it runs: parameters, memory, operations, hours.",
+        "lightning-mono plan mono_internvl_2b/evip trainer.devices=64 --gpu h100 a100-80",
+    )
+    costs.add_argument("recipe", help="a YAML file, or the name of a shipped recipe")
+    costs.add_argument("overrides", nargs="*", metavar="key=value", help="values to change")
+    costs.add_argument(
+        "--gpu", nargs="+", action="extend", default=[], metavar="NAME", help="h100, a100-80, ..."
+    )
+    costs.add_argument(
+        "--utilisation", type=share, default=0.4, help="share of a GPU's peak that is reached"
+    )
+    json_flag(costs)
 
     bench = verb(
         "bench",

@@ -25,3 +25,7 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written, read or resumed from."""
+
+
+class TrainingError(UserError):
+    """A run that has to stop, because going on would spoil it."""

@@ -1,44 +1,112 @@
-"""The LightningModule: loss and optimizer groups; it knows nothing of stages or kernels."""
+"""The LightningModule: one optimizer step on a batch; it knows nothing of stages or kernels."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
+from lightning_mono.gradients import clip, norms_by_group
 from lightning_mono.model import Batch, MonoModel, MonoOutput
 from lightning_mono.model.quantised import bitsandbytes
+from lightning_mono.model.rows import split
 from lightning_mono.objectives import next_token_loss
-from lightning_mono.params import canonical, grouped
+from lightning_mono.params import canonical, grouped, layers_below
 from lightning_mono.stages import Optim
 
 
 class MonoModule(pl.LightningModule):
-    """Trains a :class:`MonoModel` on next tokens.
+    """Trains a :class:`MonoModel` on next tokens, one optimizer step a batch.
+
+    Lightning calls this manual optimization. Its own accumulation counts batches from the run's
+    start, which does not fit stages that differ in it, and divides losses by a number of batches
+    where the step's weights are what they have to be divided by.
 
     Args:
         model: the model; its parameters appear under ``model.``.
         optim: settings to start with; the stages set their own.
+        by_layer: give each layer optimizer groups of its own, so that rates can fall with depth.
+
+    Attributes:
+        accumulate: parts that a batch is computed in, one after the other, to save memory. The
+            step is the same in any number of them.
+        loss: of the last step before its update, over all devices; a scalar.
+        grad_norms: of the last step by parameter group, before clipping; scalars.
     """
 
-    def __init__(self, model: MonoModel, optim: Optim) -> None:
+    forward_methods = ("part_loss",)
+    """Methods beside ``forward`` that run layers; a strategy that shards them has to know."""
+
+    def __init__(self, model: MonoModel, optim: Optim, *, by_layer: bool = False) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.model = model
         self.optim = optim
+        self.by_layer = by_layer
+        self.accumulate = 1
+        self.loss = torch.zeros(())
+        self.grad_norms: dict[str, Tensor] = {}
 
-    def forward(self, *args: Any, **kwargs: Any) -> MonoOutput:
-        """What the model gives. Callbacks read through here: a strategy may have sharded it."""
+    def forward(self, *args: Any, **kwargs: Any) -> MonoOutput | Tensor:
+        """What the model gives: for ids its output, for a batch its hidden states.
+
+        Callbacks read through here: a strategy may have sharded it.
+        """
+        if isinstance(args[0], Batch):
+            return self.model.hidden(*args, **kwargs)
         return self.model(*args, **kwargs)
 
+    # -- a step -----------------------------------------------------------------------------
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """A batch that is computed in parts goes to the device part by part."""
+        return batch if self.accumulate > 1 else batch.to(device)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        weight = batch.weights.sum()
-        if self.trainer.world_size > 1:
-            weight = self.trainer.strategy.reduce(weight, reduce_op="mean")
-        loss = next_token_loss(self.model, batch, self.model.hidden(batch), weight)
-        self.log("train/loss", loss.detach(), on_step=True, batch_size=1)
-        return loss
+        """Forward, backward, clipping, update. Returns the loss over all devices."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        optimizer.zero_grad()
+        weight = self._mean(batch.weights.sum().to(self.device))
+        losses = []
+        for number, part in enumerate(split(batch, self.accumulate), 1):
+            loss = self.part_loss(part.to(self.device), weight)
+            self._backward(loss, last=number == self.accumulate)
+            losses.append(loss.detach())
+        self.loss = self._mean(torch.stack(losses).sum())
+        self.grad_norms = norms_by_group(optimizer.param_groups)
+        clip(optimizer.param_groups, self.grad_norms, self.optim.grad_clip)
+        optimizer.step()
+        return self.loss
+
+    def part_loss(self, batch: Batch, weight: Tensor) -> Tensor:
+        """A part's share in the loss of a step whose targets weigh ``weight``; a scalar."""
+        return next_token_loss(self.model, batch, self.model.hidden(batch), weight)
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        """Adds to the gradients; devices exchange them once a step, with its last part."""
+        strategy = self.trainer.strategy
+        sync: AbstractContextManager[None] = nullcontext()
+        if isinstance(strategy, ParallelStrategy) and not last:
+            sync = strategy.block_backward_sync()
+        # Mixed precision is for the way forward; the way back follows by itself.
+        with sync, torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """The mean over all devices."""
+        if self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
+
+    # -- the optimizer ----------------------------------------------------------------------
 
     def group_names(self) -> dict[str, list[str]]:
         """Parameter group -> names of the model's parameters in it."""
@@ -52,19 +120,43 @@ class MonoModule(pl.LightningModule):
         whatever stages come later.
         """
         parameters = {canonical(n): p for n, p in self.model.named_parameters()}
-        groups: list[dict[str, Any]] = []
-        for group, names in self.group_names().items():
-            for decays in (True, False):
-                members = [parameters[n] for n in names if _decays(n) == decays]
-                if members:
-                    decay = self.optim.weight_decay if decays else 0.0
-                    groups.append(
-                        {"params": members, "name": group, "decays": decays, "weight_decay": decay}
-                    )
+        groups = [
+            {
+                **settings,
+                "params": [parameters[name] for name in names],
+                "weight_decay": self.optim.weight_decay if settings["decays"] else 0.0,
+            }
+            for settings, names in self._optimizer_groups()
+        ]
         kind: Any = torch.optim.AdamW
         if self.optim.name == "adamw8bit":
             kind = bitsandbytes("optim").AdamW8bit
         return kind(groups, lr=self.optim.lr, betas=self.optim.betas, eps=self.optim.eps)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Cuts saved optimizer groups as ours are: by layer or not, parameters have one order."""
+        for state in checkpoint.get("optimizer_states", []):
+            owner = {n: group for group in state["param_groups"] for n in group["params"]}
+            numbers = iter(list(owner))
+            groups = []
+            for settings, names in self._optimizer_groups():
+                mine = [next(numbers) for _ in names]
+                groups.append({**owner[mine[0]], **settings, "params": mine})
+            state["param_groups"] = groups
+
+    def _optimizer_groups(self) -> list[tuple[dict[str, Any], list[str]]]:
+        """Settings and names of each optimizer group, in a fixed order of the parameters."""
+        layers = self.model.config.decoder.layers
+        groups = []
+        for group, members in self.group_names().items():
+            for decays in (True, False):
+                names = [name for name in members if _decays(name) == decays]
+                for below, run in groupby(names, lambda name: self._below(name, layers)):
+                    groups.append(({"name": group, "decays": decays, "below": below}, list(run)))
+        return groups
+
+    def _below(self, name: str, layers: int) -> int:
+        return layers_below(name, layers) if self.by_layer else 0
 
 
 def _decays(name: str) -> bool:

@@ -66,6 +66,19 @@ def grouped(names: Iterable[str]) -> dict[str, list[str]]:
     return {group: members for group, members in groups.items() if members}
 
 
+def layers_below(name: str, layers: int) -> int:
+    """How many layers below the last one a parameter stands, for rates that fall with depth.
+
+    The last layer, the final norm and the head stand at 0; patchifier and embeddings (and a head
+    that is tied to them) below the first layer, at ``layers``.
+    """
+    name = canonical(name)
+    layer = re.match(r"layers\.(\d+)\.", name)
+    if layer:
+        return layers - 1 - int(layer[1])
+    return layers if name.startswith(("patchifier.", "embed.")) else 0
+
+
 def expand(wanted: Sequence[str], present: Iterable[str], where: str = "train") -> tuple[str, ...]:
     """Turns the words of a stage into group names that the model has, in a fixed order.
 

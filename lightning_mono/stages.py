@@ -13,14 +13,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
-Unit = Literal["steps", "samples", "epochs"]
+Unit = Literal["steps", "samples", "tokens", "epochs"]
+
+SCHEDULES = ("constant", "cosine", "wsd")
 
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a stage lasts: ``300 steps``, ``900_000 samples`` or ``2 epochs``."""
+    """How long a stage lasts.
+
+    Written ``300 steps``, ``900_000 samples``, ``2_000_000 tokens`` or ``2 epochs``. Tokens are
+    those that are read, padding not counted.
+    """
 
     value: float
     unit: Unit
@@ -33,11 +39,12 @@ class Duration:
             ValueError: one line that says how a duration is written.
         """
         match = re.fullmatch(
-            r"\s*(\d[\d_]{0,14}(?:\.\d+)?)\s*(steps?|samples?|epochs?)?\s*", str(text)
+            r"\s*(\d[\d_]{0,14}(?:\.\d+)?)\s*(steps?|samples?|tokens?|epochs?)?\s*", str(text)
         )
         if not match:
             raise ValueError(
-                f"{text!r} is no duration; write '300 steps', '900_000 samples' or '2 epochs'"
+                f"{text!r} is no duration; write '300 steps', '900_000 samples', "
+                "'2_000_000 tokens' or '2 epochs'"
             )
         value = float(match[1].replace("_", ""))
         unit = (match[2] or "steps").rstrip("s") + "s"
@@ -53,7 +60,10 @@ class Optim:
     Attributes:
         lr: peak learning rate.
         warmup_steps: steps of linear rise at the stage's start.
-        schedule: what follows: ``constant``, or ``cosine`` down to min_lr_ratio * lr.
+        schedule: what follows: ``constant``; ``cosine`` down to min_lr_ratio * lr; or ``wsd``,
+            constant and at last linearly down to it (MiniCPM, Hu et al. 2024, section 4).
+        decay_share: the part of the stage, from 0 to 1, over which ``wsd`` goes down.
+        layer_decay: factor on the rate for each layer below the last one.
         grad_clip: largest L2 norm of all gradients together; 0 turns clipping off.
     """
 
@@ -66,6 +76,12 @@ class Optim:
     warmup_steps: int = 0
     schedule: str = "constant"
     min_lr_ratio: float = 0.0
+    decay_share: float = 0.1
+    layer_decay: float = 1.0
+
+    def decay_steps(self, steps: int) -> int:
+        """Steps at the end of a stage of ``steps`` over which ``wsd`` goes down."""
+        return min(math.ceil(self.decay_share * steps), max(0, steps - self.warmup_steps))
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,8 @@ class Stage:
         train: names of the parameter groups that learn; all others are frozen.
         data: name of the data set.
         lr_scale: factor on the learning rate by group.
+        accumulate: parts that a step's batch is computed in, one after the other.
+        fresh: begin without the optimizer's moments; otherwise what stays trained keeps them.
         planned: steps that the learning rate's curve spans, where the run stops before its end;
             None where it spans ``steps``.
     """
@@ -87,6 +105,8 @@ class Stage:
     data: str
     optim: Optim = field(default_factory=Optim)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
+    accumulate: int = 1
+    fresh: bool = False
     planned: int | None = None
 
     @property
@@ -128,14 +148,25 @@ class StageSchedule:
     def at(self, step: int) -> Stage:
         return self.stages[self.index_at(step)]
 
-    def lr(self, step: int, group: str) -> float:
-        """Learning rate of a parameter group at a step; 0 where the stage does not train it."""
+    @property
+    def by_layer(self) -> bool:
+        """Whether the rate depends on the layer in any stage."""
+        return any(stage.optim.layer_decay != 1 for stage in self.stages)
+
+    def lr(self, step: int, group: str, below: int = 0) -> float:
+        """Learning rate of a parameter group at a step; 0 where the stage does not train it.
+
+        Args:
+            below: how many layers below the last one the parameters stand, as
+                :func:`~lightning_mono.params.layers_below` tells.
+        """
         index = self.index_at(step)
         stage = self.stages[index]
         if group not in stage.train:
             return 0.0
         factor = schedule_factor(stage.optim, step - self.start(index), stage.span)
-        return stage.optim.lr * factor * stage.lr_scale.get(group, 1.0)
+        rate = stage.optim.lr * factor * stage.lr_scale.get(group, 1.0)
+        return rate * stage.optim.layer_decay**below
 
     def fingerprint(self, step: int) -> str:
         """Identifies what has been run before ``step``: resuming with another past is refused."""
@@ -143,11 +174,7 @@ class StageSchedule:
         for index, stage in enumerate(self.stages):
             if self.start(index) >= step:
                 break
-            entry = asdict(stage)
-            entry["steps"] = min(self.ends[index], step) - self.start(index)
-            # A stage under way may get another length where its rates so far do not depend on it.
-            entry["planned"] = None if stage.optim.schedule == "constant" else stage.span
-            done.append(entry)
+            done.append(_past(stage, min(self.ends[index], step) - self.start(index)))
         text = json.dumps(done, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -170,6 +197,34 @@ def schedule_factor(optim: Optim, step: int, steps: int) -> float:
         return (step + 1) / optim.warmup_steps
     if optim.schedule == "constant":
         return 1.0
+    if optim.schedule == "wsd":
+        last = optim.decay_steps(steps)
+        progress = (step - (steps - last)) / max(1, last)
+        fallen = min(1.0, max(0.0, progress))
+        return 1 - (1 - optim.min_lr_ratio) * fallen
     progress = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return optim.min_lr_ratio + (1 - optim.min_lr_ratio) * cosine
+
+
+def _past(stage: Stage, done: int) -> dict[str, Any]:
+    """What of a stage its first ``done`` steps have felt, to be compared.
+
+    Parts of a step are left out, for the step is the same in any number of them. What was added to
+    stages since is left out where it changes nothing, so that older checkpoints still compare.
+    """
+    entry = asdict(stage)
+    optim = entry["optim"]
+    high = stage.span - stage.optim.decay_steps(stage.span)  # the last step at the full rate
+    falling = stage.optim.schedule == "wsd" and done - 1 > high
+    felt = stage.optim.schedule == "cosine" or falling
+    # A stage under way may get another length where its rates so far do not depend on it.
+    entry.update(steps=done, planned=stage.span if felt else None)
+    del entry["accumulate"]
+    if not stage.fresh:
+        del entry["fresh"]
+    if not falling:
+        del optim["decay_share"]
+    if stage.optim.layer_decay == 1:
+        del optim["layer_decay"]
+    return entry

@@ -1,39 +1,33 @@
-"""Runs a recipe: the only place that builds a Trainer."""
+"""Runs a recipe: everything is built, trained as far as is left, exported and measured."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_mono import build
 from lightning_mono.backbones import Backbone, load_backbone
-from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
-from lightning_mono.callbacks.journal import JournalCallback
-from lightning_mono.callbacks.progress import StageProgress
-from lightning_mono.callbacks.retention import TextRetention, rows_of
-from lightning_mono.callbacks.stages import StageScheduler
-from lightning_mono.checkpoints.run import AtomicCheckpointIO, latest, read, step_of
-from lightning_mono.data.loader import StageData, StagedLoader, stage_loader
+from lightning_mono.callbacks.retention import rows_of
+from lightning_mono.checkpoints.run import latest, read, step_of
 from lightning_mono.data.store import Store
-from lightning_mono.errors import CheckpointError
+from lightning_mono.errors import CheckpointError, RecipeError
 from lightning_mono.evaluation.evaluate import evaluate
+from lightning_mono.export import trained_model
 from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
-from lightning_mono.model import Batch, MonoModel
-from lightning_mono.model.meta import on_meta
-from lightning_mono.model.quantised import bytes_by_group, quantise, restore
+from lightning_mono.model.decoder import recompute_layers
 from lightning_mono.module import MonoModule
-from lightning_mono.params import TEXT_PATH
 from lightning_mono.recipe import Recipe
+from lightning_mono.recipe.validate import needs
+from lightning_mono.rounding import restore_text, round_text
 from lightning_mono.runs import RunFolder, backbone_recipe, dependency, is_follower, open_run
-from lightning_mono.strategies import build_strategy, is_sharded
+from lightning_mono.starting import start_from, starting_point, vocabulary_mark
+from lightning_mono.trainer import build_callbacks, build_loader, build_trainer
 
 WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """What the weights are cast to, by precision; float32 for any other."""
@@ -70,21 +64,24 @@ def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResu
             written or belongs to another recipe; nothing saved is lost.
     """
     started = time.monotonic()
+    lacking = list(needs(recipe))
+    if lacking:
+        raise RecipeError("\n".join(lacking))
     build.check_on_meta(recipe)
     run = open_run(recipe, resume=resume, fresh=fresh)
     session = Session(recipe, run, Journal(run.journal, silent=is_follower()))
-    session.train()
+    assistant = session.train()
     if is_follower():
-        return FitResult(run, session.assistant, {})
+        return FitResult(run, assistant, {})
     metrics = evaluate(
         recipe,
         run,
-        session.assistant,
+        assistant,
         question_only=session.question_only(),
         language_run=session.language_run,
         started=started,
     )
-    return FitResult(run, session.assistant, metrics)
+    return FitResult(run, assistant, metrics)
 
 
 def ensure(recipe: Recipe) -> RunFolder:
@@ -105,33 +102,35 @@ class Session:
             stores = self._open_data()
             self.mono = self._model(ready, stores)
             self.mono.model.to(WEIGHTS.get(recipe.trainer.precision, torch.float32))
-            self._quantise()
+            round_text(recipe, self.mono.model, journal)
             self.data = {
                 name: build.stage_data(recipe, name, found, self.mono.renderer, self.mono.pad_id)
                 for name, found in stores.items()
                 if any(stage.data == name for stage in recipe.stages.values())
             }
             self._note_skipped()
-        mono = self.mono
-        self.assistant = Assistant(mono.model, mono.renderer, mono.chat, mono.files)
+        recompute_layers(self.mono.model, recipe.trainer.activation_checkpointing)
         self.schedule = build.build_schedule(recipe, self.mono.model, self.data)
-        self.module = MonoModule(self.mono.model, self.schedule.stages[0].optim)
+        self.module = MonoModule(
+            self.mono.model, self.schedule.stages[0].optim, by_layer=self.schedule.by_layer
+        )
 
-    def train(self) -> None:
+    def train(self) -> Assistant:
         """Trains from the newest checkpoint to the end, unless that is done; exports the model."""
         newest = latest(self.run.checkpoints)
         if newest is not None:
             self._refuse_another_model(newest)
-        if newest is not None and step_of(newest) >= self.schedule.total_steps:
-            self.module.load_state_dict(read(newest)["state_dict"])
-        else:
+        if newest is None or step_of(newest) < self.schedule.total_steps:
             with self.journal.part("train"):
                 self._train(newest)
-            if is_sharded(self.mono.model):
-                self._take_whole_model()
-        self.mono.model.requires_grad_(False)
-        self._restore()
-        self.assistant.save(self.run.model)
+            newest = latest(self.run.checkpoints)
+        assert newest is not None  # the last stage's end was saved
+        model, mono = trained_model(self.mono.model, newest), self.mono
+        language = RunFolder(self.language_run).model if self.language_run else None
+        restore_text(self.recipe, model, language)
+        assistant = Assistant(model, mono.renderer, mono.chat, mono.files)
+        assistant.save(self.run.model)
+        return assistant
 
     def question_only(self) -> RunFolder | None:
         """The run that saw the same questions without the images; it is made if need be."""
@@ -142,66 +141,18 @@ class Session:
             return ensure(dependency(name, self.recipe))
 
     def _train(self, newest: Path | None) -> None:
-        recipe, schedule = self.recipe, self.schedule
-        callbacks: list[pl.Callback] = [StageProgress(schedule)]
-        text = self._retention_text()
-        if text is not None:
-            callbacks.append(TextRetention(text, self.journal, schedule, self.run.reference))
-        callbacks += [
-            StageScheduler(schedule, self.run.checkpoints, newest),
-            JournalCallback(self.journal, schedule, recipe.trainer.log_every),
-            PeriodicCheckpoint(self.run.checkpoints, recipe.trainer.checkpoint_every),
-        ]
-        section = recipe.trainer
-        trainer = pl.Trainer(
-            accelerator=section.accelerator,
-            devices=section.devices,
-            strategy=build_strategy(
-                section.strategy, section.kernel, section.accelerator, section.devices
-            ),
-            # Lightning's own casts would take the batch along, whose loss weights are to stay fp32.
-            precision="bf16-mixed" if section.precision == "bf16-mixed" else "32-true",
-            plugins=[AtomicCheckpointIO()],
-            max_steps=schedule.total_steps,
-            max_epochs=-1,  # the steps decide; the loader is one long epoch
-            logger=TensorBoardLogger(self.run.path, name="tensorboard", version=""),
-            callbacks=callbacks,
-            log_every_n_steps=section.log_every,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+        callbacks = build_callbacks(
+            self.recipe,
+            self.run,
+            self.journal,
+            self.schedule,
+            newest=newest,
+            vocabulary=vocabulary_mark(self.mono.renderer.tokenizer),
+            text=self._retention_text(),
         )
-        trainer.fit(self.module, self._loader(trainer), ckpt_path=newest, weights_only=True)
-
-    def _take_whole_model(self) -> None:
-        """Exchanges a model that lies in parts with all processes for the one just saved."""
-        mono, newest = self.mono, latest(self.run.checkpoints)
-        assert newest is not None
-        with on_meta():
-            model = MonoModel(mono.model.config)
-        state = read(newest)["state_dict"]
-        model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()}, assign=True)
-        model.entries = mono.model.entries
-        self.mono = replace(mono, model=model)
-        self.assistant = Assistant(model, mono.renderer, mono.chat, mono.files)
-
-    def _loader(self, trainer: pl.Trainer) -> StagedLoader:
-        def batches(data: StageData, workers: int) -> Callable[[int], Iterable[Batch]]:
-            return lambda start: stage_loader(
-                data,
-                start=start,
-                rank=trainer.global_rank,
-                world=trainer.world_size,
-                workers=workers,
-            )
-
-        return StagedLoader(
-            [
-                (batches(self.data[s.data], self.recipe.data[s.data].workers), s.steps)
-                for s in self.schedule.stages
-            ]
-        )
+        trainer = build_trainer(self.recipe, self.run, self.schedule, callbacks)
+        loader = build_loader(self.recipe, trainer, self.schedule, self.data)
+        trainer.fit(self.module, loader, ckpt_path=newest, weights_only=True)
 
     def _ready_backbone(self) -> Backbone | None:
         """The backbone that exists, or that another recipe makes; None where there is none."""
@@ -221,34 +172,16 @@ class Session:
         self, ready: Backbone | None, stores: dict[str, list[tuple[Store, float]]]
     ) -> build.Mono:
         if self.recipe.model.pretrained is not None:
-            return build.pretrained_model(self.recipe)
-        backbone = ready or build.scratch_backbone(
-            self.recipe, {name: [store for store, _ in found] for name, found in stores.items()}
-        )
-        return build.build_model(self.recipe, backbone)
-
-    def _quantise(self) -> None:
-        """Rounds the text weights where the recipe says so, and notes what that saves."""
-        scheme, model = self.recipe.model.quantize, self.mono.model
-        if scheme == "none":
-            return
-        before = bytes_by_group(model)
-        quantise(model, scheme)
-        after = bytes_by_group(model)
-        self.journal.write("quantised", scheme=scheme, bytes_before=before, bytes_after=after)
-
-        def megabytes(groups: Iterable[str]) -> str:
-            sizes = (sum(by[group] for group in groups) / 1e6 for by in (before, after))
-            return " MB -> ".join(f"{size:,.1f}" for size in sizes) + " MB"
-
-        text = megabytes(TEXT_PATH & before.keys())
-        print(f"{scheme}: text {text}; whole model {megabytes(before)}", flush=True)
-
-    def _restore(self) -> None:
-        """Puts the full text weights back: what is exported and measured has no rounded ones."""
-        if self.recipe.model.quantize != "none":
-            language = RunFolder(self.language_run).model if self.language_run else None
-            restore(self.mono.model, build.full_weights(self.recipe, language))
+            mono = build.pretrained_model(self.recipe)
+        else:
+            backbone = ready or build.scratch_backbone(
+                self.recipe, {name: [store for store, _ in found] for name, found in stores.items()}
+            )
+            mono = build.build_model(self.recipe, backbone)
+        if self.recipe.model.init_from is not None:
+            path = starting_point(self.recipe.model.init_from)
+            start_from(mono.model, path, vocabulary_mark(mono.renderer.tokenizer))
+        return mono
 
     def _refuse_another_model(self, newest: Path) -> None:
         """A checkpoint holds the weights of the model it was written for, and of no other."""

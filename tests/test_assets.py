@@ -91,7 +91,7 @@ def test_offline_the_message_says_which_file_goes_where(cache: Path) -> None:
     for part in ("tiny-words==1.0", "tiny_words-1.0-*.whl", str(cache / "downloads")):
         assert part in one_line(error)
     with pytest.raises(AssetError) as error:
-        assets.npm("@tiny/words", "1.0")
+        assets.npm("@tiny/words", "1.0", "0" * 64)
     assert "@tiny/words@1.0" in one_line(error)
     assert "tiny-words-1.0.tgz" in one_line(error)
 
@@ -102,15 +102,22 @@ def test_a_package_client_that_is_not_installed_is_named(monkeypatch: pytest.Mon
         assets.debian("tiny-words", "usr")
     one_line(error)
     with pytest.raises(AssetError, match="npm is not installed") as error:
-        assets.npm("tiny-words", "1.0")
+        assets.npm("tiny-words", "1.0", "0" * 64)
     one_line(error)
 
 
 def test_a_placed_tarball_is_unpacked(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("word")
-    with tarfile.open(cache / "downloads/tiny-words-1.0.tgz", "w:gz") as file:
+    tarball = cache / "downloads/tiny-words-1.0.tgz"
+    with tarfile.open(tarball, "w:gz") as file:
         file.add(tmp_path / "words.txt", "package/words.txt")
-    assert (assets.npm("@tiny/words", "1.0") / "package/words.txt").read_text() == "word"
+    sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    assert (assets.npm("@tiny/words", "1.0", sha256) / "package/words.txt").read_text() == "word"
+    with pytest.raises(AssetError, match=r"tiny-words-2\.0\.tgz is not the pinned file") as error:
+        tarball.rename(tarball.with_name("tiny-words-2.0.tgz"))
+        assets.npm("@tiny/words", "2.0", "0" * 64)
+    assert sha256 in one_line(error)
+    assert not (cache / "assets/npm-tiny-words-2.0").exists()
 
 
 def test_an_archive_cut_short_leaves_nothing(cache: Path, tmp_path: Path) -> None:
@@ -122,7 +129,7 @@ def test_an_archive_cut_short_leaves_nothing(cache: Path, tmp_path: Path) -> Non
     one_line(error)
     (cache / "downloads/tiny-words-1.0.tgz").write_bytes(cut)
     with pytest.raises(AssetError, match=r"cannot unpack .*tiny-words-1\.0\.tgz") as error:
-        assets.npm("tiny-words", "1.0")
+        assets.npm("tiny-words", "1.0", hashlib.sha256(cut).hexdigest())
     one_line(error)
     assert not [path for path in (cache / "assets").iterdir() if path.is_dir()]
 

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.model import ExpertsConfig, MonoModel
-from lightning_mono.params import ALIASES, GROUPS, TEXT_PATH, canonical, expand, grouped
+from lightning_mono.params import (
+    ALIASES,
+    GROUPS,
+    TEXT_PATH,
+    canonical,
+    expand,
+    grouped,
+    layers_below,
+)
 from lightning_mono.testing import tiny_config
 
 PLACES = [(), (0,), (0, 1)]
@@ -97,6 +105,19 @@ def test_expanding_gives_present_groups_in_order_or_refuses(
 def test_unknown_words_name_their_neighbour_and_the_key() -> None:
     with pytest.raises(RecipeError, match=r"stages\.a\.train: .*'patchifer'.*mean 'patchifier'"):
         expand(["patchifer"], GROUPS, "stages.a.train")
+
+
+def test_depth_counts_from_the_head_down() -> None:
+    expected = {
+        "head.weight": 0,
+        "norm.weight": 0,
+        "layers.11.ffn.visual.up.weight": 0,
+        "_orig_mod.layers.2.attention_norm.text.weight": 9,
+        "layers.0.attention.qkv.text.q.bias": 11,
+        "embed.weight": 12,
+        "patchifier.positions": 12,
+    }
+    assert {name: layers_below(name, 12) for name in expected} == expected
 
 
 def test_a_tied_head_says_what_to_train_instead() -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_mono.stages import Duration, Optim, Stage, StageSchedule, schedule_factor
+from lightning_mono.stages import SCHEDULES, Duration, Optim, Stage, StageSchedule, schedule_factor
 
+FIVE, TWELVE = (
+    "38a64be72c607c01",
+    "96201898f53e6489",
+)  # fingerprints that checkpoints of version 0.1 hold
 GROUPS = ("patchifier", "experts.ffn", "attention")
 
 optims = st.builds(
     Optim,
     lr=st.floats(1e-6, 1.0),
     warmup_steps=st.integers(0, 30),
-    schedule=st.sampled_from(["constant", "cosine"]),
+    schedule=st.sampled_from(SCHEDULES),
     min_lr_ratio=st.floats(0.0, 1.0),
+    decay_share=st.floats(0.01, 1.0),
+    layer_decay=st.floats(0.5, 1.0),
 )
 stages = st.builds(
     Stage,
@@ -39,6 +47,7 @@ schedules = st.lists(stages, min_size=1, max_size=4).map(lambda s: StageSchedule
         ("7", 7, "steps"),
         (7, 7, "steps"),
         ("900_000 samples", 900_000, "samples"),
+        ("2_000_000 tokens", 2_000_000, "tokens"),
         ("  2  epochs ", 2, "epochs"),
         ("0.5 epochs", 0.5, "epochs"),
     ],
@@ -49,7 +58,18 @@ def test_durations_by_hand(text: str | int, value: float, unit: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "soon", "0 steps", "-3 steps", "1.5 steps", "3 moons", "_ steps", "9" * 400, "1 2 steps"],
+    [
+        "",
+        "soon",
+        "0 steps",
+        "-3 steps",
+        "1.5 steps",
+        "0.5 tokens",
+        "3 moons",
+        "_ steps",
+        "9" * 400,
+        "1 2 steps",
+    ],
 )
 def test_what_is_no_duration_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match="duration") as caught:
@@ -88,6 +108,11 @@ def test_warm_up_rises_then_the_schedule_holds_or_falls(optim: Optim, steps: int
     if optim.schedule == "constant":
         assert rest == [1.0] * len(rest)
         return
+    if optim.schedule == "wsd":
+        high = steps - math.ceil(optim.decay_share * steps)
+        assert factors[optim.warmup_steps : high + 1] == [1.0] * max(
+            0, high + 1 - optim.warmup_steps
+        )
     assert rest == sorted(rest, reverse=True)
     assert all(optim.min_lr_ratio - 1e-9 <= factor <= 1 + 1e-9 for factor in rest)
     if rest:
@@ -162,8 +187,45 @@ def test_another_length_matters_once_it_was_felt(
         assert same
     elif stage.optim.schedule == "constant":
         assert same is (step <= schedule.ends[index])
-    else:
+    elif stage.optim.schedule == "cosine":
         assert not same
+    else:
+        # The fingerprint may see more of a length than the rates do, but never less.
+        other = StageSchedule(tuple(edited))
+        done = range(schedule.start(index), min(step, schedule.ends[index]))
+        felt = any(schedule.lr(s, g) != other.lr(s, g) for s in done for g in stage.train)
+        assert not (same and felt)
+        before_the_fall = step - 1 <= schedule.ends[index] - stage.optim.decay_steps(stage.steps)
+        if before_the_fall and step <= schedule.ends[index]:
+            assert same
+
+
+def test_wsd_by_hand() -> None:
+    """Hu et al. 2024, section 4: up, level, and down over the last part."""
+    optim = Optim(warmup_steps=2, schedule="wsd", min_lr_ratio=0.2, decay_share=0.4)
+    factors = [schedule_factor(optim, step, 10) for step in range(12)]
+    assert factors == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
+
+
+@given(schedule=schedules, data=st.data())
+def test_rates_fall_with_depth_by_one_factor(schedule: StageSchedule, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, schedule.total_steps - 1))
+    stage = schedule.at(step)
+    rates = [schedule.lr(step, stage.train[0], below) for below in range(5)]
+    assert rates[0] == schedule.lr(step, stage.train[0])
+    for upper, lower in pairwise(rates):
+        assert lower == pytest.approx(upper * stage.optim.layer_decay)
+    assert schedule.by_layer is any(s.optim.layer_decay != 1 for s in schedule.stages)
+
+
+def test_fingerprints_of_older_checkpoints_hold() -> None:
+    """What was added to stages since changes nothing where it is not used."""
+    stage = Stage("one", 9, ("patchifier",), "d", Optim(schedule="cosine"), {"patchifier": 0.5})
+    schedule = StageSchedule((stage, replace(stage, name="two", optim=Optim())))
+    assert schedule.fingerprint(5) == FIVE
+    assert schedule.fingerprint(12) == TWELVE
+    assert StageSchedule((replace(stage, accumulate=4),)).fingerprint(5) == FIVE
+    assert StageSchedule((replace(stage, fresh=True),)).fingerprint(5) != FIVE
 
 
 def test_a_schedule_needs_a_stage() -> None:

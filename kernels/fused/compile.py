@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from lightning_mono.kernels.fused.launch import Launch
+from lightning_mono.kernels.fused.launch import Launch, Tile
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
+
+from lightning_mono.arguments import whole
 
 TYPES = {
     torch.bfloat16: "bf16",
@@ -22,6 +26,7 @@ TYPES = {
     torch.float32: "fp32",
     torch.int32: "i32",
     torch.int64: "i64",
+    torch.int8: "i8",
     torch.uint8: "u8",
 }
 
@@ -52,32 +57,30 @@ class Resources:
     """What one compiled launch takes.
 
     Attributes:
-        kernel: its name, and the rows, columns and depth of its tile.
+        name: what it computes.
+        tile: rows, columns and depth, warps a block, reads under way that were asked for.
         capability: compiled for, e.g. 90.
         registers: per thread.
         stack: bytes of local memory per thread; more than 0 means that registers were spilled.
         shared: bytes per block.
-        warps: per block.
-        stages: reads under way at once that were asked for.
         copies: asynchronous copies of 16 bytes to shared memory in the code; 0 means that nothing
             is read ahead, or only in small pieces.
         mma: the tensor-core instruction, ``wgmma``, ``mma.sync`` or None.
         occupancy: share of the multiprocessor's warps that can be resident.
     """
 
-    kernel: str
+    name: str
+    tile: Tile
     capability: int
     registers: int
     stack: int
     shared: int
-    warps: int
-    stages: int
     copies: int
     mma: str | None
     occupancy: float
 
 
-def resources(launch: Launch, capability: int) -> Resources:
+def resources(name: str, launch: Launch, capability: int) -> Resources:
     """Compiles a launch; its tensors may be on any device, also ``meta``.
 
     Args:
@@ -96,18 +99,16 @@ def resources(launch: Launch, capability: int) -> Resources:
     )
     ptx, shared = compiled.asm["ptx"], compiled.metadata.shared
     registers, stack = _usage(compiled.asm["cubin"])
-    mma = next((m for m in ("wgmma", "mma.sync") if f"{m}." in ptx), None)
     return Resources(
-        f"{launch.kernel.__name__.removesuffix('_kernel')} {'x'.join(map(str, tile[:3]))}",
+        name,
+        tile,
         capability,
         registers,
         stack,
         shared,
-        tile.warps,
-        tile.stages,
-        len(re.findall(r"cp\.async\.cg\.shared", ptx)),
-        mma,
-        occupancy(registers, shared, tile.warps, LIMITS[capability]),
+        copies=len(re.findall(r"cp\.async\.cg\.shared", ptx)),
+        mma=next((m for m in ("wgmma", "mma.sync") if f"{m}." in ptx), None),
+        occupancy=occupancy(registers, shared, tile.warps, LIMITS[capability]),
     )
 
 
@@ -126,38 +127,50 @@ def occupancy(registers: int, shared: int, warps: int, limits: Limits) -> float:
 def table(rows: Iterable[Resources]) -> str:
     """A Markdown table."""
     lines = [
-        "| kernel and tile | sm | warps | stages | registers | stack | shared KiB | matrix "
+        "| kernel | tile | sm | warps | stages | registers | stack | shared KiB | matrix "
         "instruction | occupancy |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
+        size = "x".join(map(str, r.tile[:3]))
         lines.append(
-            f"| {r.kernel} | {r.capability} | {r.warps} | {r.stages} | {r.registers} | {r.stack} "
-            f"| {r.shared / 1024:.0f} | {r.mma} | {r.occupancy:.0%} |"
+            f"| {r.name} | {size} | {r.capability} | {r.tile.warps} | {r.tile.stages} "
+            f"| {r.registers} | {r.stack} | {r.shared / 1024:.0f} | {r.mma} | {r.occupancy:.0%} |"
         )
     return "\n".join(lines)
 
 
 def _source(launch: Launch) -> triton.compiler.ASTSource:
     """The launch as Triton would specialise it: ones are constants, multiples of 16 are known."""
-    kernel = launch.kernel
     given = {**launch.arguments, **launch.constants}
-    signature, constants, known = {}, {}, {}
-    for at, parameter in enumerate(kernel.params):
-        value = given[parameter.name]
-        signature[parameter.name], multiple = _type(value, parameter)
-        if signature[parameter.name] == "constexpr":
-            constants[(at,)] = value
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    known: dict[tuple[int, ...], list[list[Any]]] = {}
+
+    def typed(value: Any, parameter: Any, path: tuple[int, ...]) -> Any:
+        """Triton's name of a value's type, of a tuple's parts one by one; notes what is known."""
+        if isinstance(value, tuple) and not parameter.is_constexpr:
+            parts = [typed(part, parameter, (*path, at)) for at, part in enumerate(value)]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        name, multiple = _type(value, parameter)
+        if name == "constexpr":
+            constants[path] = value
         elif multiple:
-            known[(at,)] = [["tt.divisibility", 16]]
-    return triton.compiler.ASTSource(kernel, signature, constants, known)
+            known[path] = [["tt.divisibility", 16]]
+        return name
+
+    for at, parameter in enumerate(launch.kernel.params):
+        signature[parameter.name] = typed(given[parameter.name], parameter, (at,))
+    return triton.compiler.ASTSource(launch.kernel, signature, constants, known)
 
 
 def _type(value: Any, parameter: Any) -> tuple[str, bool]:
     """Triton's name of an argument's type, and whether it is known to be a multiple of 16."""
     if isinstance(value, Tensor):
         return f"*{TYPES[value.dtype]}", True
-    if parameter.is_constexpr or (value == 1 and not parameter.do_not_specialize):
+    if parameter.is_constexpr or value is None:
+        return "constexpr", False
+    if value == 1 and not parameter.do_not_specialize:
         return "constexpr", False
     if isinstance(value, float):
         return "fp32", False
@@ -177,20 +190,40 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def main() -> None:
-    """Prints what the FFN kernels take at the shape of a 2B model, on an A100 and an H100."""
-    from lightning_mono.kernels.fused.autotune import example, launches
-    from lightning_mono.kernels.fused.tuning import defaults
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        description="Compiles the fused kernels for an A100 and an H100 and prints what they take."
+    )
+    made.add_argument("--hidden", type=whole(1), default=2048)
+    made.add_argument("--kv", type=whole(1), default=1024, help="columns of key and value each")
+    made.add_argument("--ffn", type=whole(1), default=8192)
+    made.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    made.add_argument("--experts", choices=("bfloat16", "float32"), help="visual weights' dtype")
+    made.add_argument("--text", choices=("plain", "nf4"), default="plain", help="text weights")
+    made.add_argument("--json", action="store_true", help="a line of JSON for each, as they come")
+    return made
 
-    call = example(4096, 2048, 8192, torch.bfloat16, "meta")
-    rows = [
-        replace(
-            resources(launch, capability), kernel=f"{name} {'x'.join(map(str, launch.tile[:3]))}"
-        )
+
+def main() -> None:
+    """Prints a table, by default of a 2B model's kernels."""
+    from lightning_mono.kernels.fused.examples import Example, every_launch
+
+    given = parser().parse_args()
+    example = Example(
+        dtype=getattr(torch, given.dtype),
+        visual_dtype=getattr(torch, given.experts or given.dtype),
+        rounded=given.text == "nf4",
+    )
+    found = (
+        resources(name, launch, capability)
         for capability in LIMITS
-        for name, launch in launches(call, defaults(capability, torch.bfloat16)).items()
-    ]
-    print(table(rows))
+        for name, launch in every_launch(example, given.hidden, given.kv, given.ffn, capability)
+    )
+    if not given.json:
+        print(table(found))
+        return
+    for one in found:
+        print(json.dumps(asdict(one)), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,31 @@ numbers in every run, since the splits follow from the shape alone. The rows are
 is read, and the absent modality costs nothing.
 """
 
+# In kernels, constants are in capitals and arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from lightning_mono.kernels.fused.launch import Launch, Tile, interpreted
 from lightning_mono.kernels.fused.linear_tiles import (
-    INTERPRETED,
     Pair,
     Projected,
     Rows,
     Side,
     add,
+    fitted,
     part_of,
     precision,
     rows_contiguous,
+    weight_of,
 )
 from lightning_mono.kernels.fused.tiles import dot, find_columns, sigmoid
+from lightning_mono.kernels.fused.weights import height, matrices, rounded
 from torch import Tensor
 
 MOST_ROWS = 64
@@ -44,7 +49,7 @@ SUM = Tile(1, 512, 1, 4, 1)
 @triton.jit
 def share_kernel(
     x, x_row, n_rows, shares, squares,
-    weight_0, weight_0_row, weight_1, weight_1_row, weight_2, weight_2_row, weight_norm,
+    weights, weights_norm,
     WIDTH: tl.constexpr, OUT: tl.constexpr, SIZES: tl.constexpr, BEGINS: tl.constexpr,
     STARTS: tl.constexpr, SPLIT: tl.constexpr, NORM: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -56,24 +61,26 @@ def share_kernel(
     size = part_of(tile, SIZES, STARTS)
     columns = (tile - part_of(tile, STARTS, STARTS)) * COLUMNS + tl.arange(0, COLUMNS)
     read = tl.minimum(columns, size - 1)
-    w_row = part_of(tile, (weight_0_row, weight_1_row, weight_2_row), STARTS)
-    w = part_of(tile, (weight_0, weight_1, weight_2), STARTS)
-    w += inner[:, None] + read[None, :] * w_row
+    w = weight_of(tile, weights, STARTS)
+    at = w.at + inner[:, None] + read[None, :] * w.row
     a = x + tl.minimum(rows, n_rows - 1)[:, None] * x_row + inner[None, :]
-    scale = weight_norm + inner
+    scale = weights_norm + inner
     acc = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     square = tl.full((ROWS,), 0.0, tl.float32)
-    for _ in range(split * SPLIT, tl.minimum((split + 1) * SPLIT, WIDTH), DEPTH):
+    for start in range(split * SPLIT, tl.minimum((split + 1) * SPLIT, WIDTH), DEPTH):
         a_block = tl.load(a)
         if NORM:
             wide = a_block.to(tl.float32)
             square += tl.reduce(wide * wide, 1, add)
             wide *= tl.load(scale).to(tl.float32)[None, :]
             a_block = wide.to(a_block.dtype)
-        w_block = tl.load(w).to(a_block.dtype)
-        acc = dot(a_block, w_block, acc, PRECISION)
+        if w.scales is None:
+            w_block = tl.load(at)
+            at += DEPTH
+        else:
+            w_block = tl.trans(rounded(w, read, start, DEPTH, False))
+        acc = dot(a_block, w_block.to(a_block.dtype), acc, PRECISION)
         a += DEPTH
-        w += DEPTH
         scale += DEPTH
     place = split * n_rows + rows
     if NORM:
@@ -84,9 +91,9 @@ def share_kernel(
 
 @triton.jit
 def sum_kernel(
-    shares, squares, y, inverse, eps, n_rows, weight_0_bias, weight_1_bias, weight_2_bias,
+    shares, squares, y, inverse, eps, n_rows, biases,
     WIDTH: tl.constexpr, OUT: tl.constexpr, SIZES: tl.constexpr, BEGINS: tl.constexpr,
-    SPLITS: tl.constexpr, BIAS: tl.constexpr, NORM: tl.constexpr,
+    SPLITS: tl.constexpr, NORM: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """One row's splits, added in order; then the norm's factor and the bias."""
@@ -103,8 +110,7 @@ def sum_kernel(
         factor = 1.0 / tl.sqrt(square / WIDTH + eps)
         total *= factor
         tl.store(inverse + row, factor)
-    if BIAS:
-        biases = (weight_0_bias, weight_1_bias, weight_2_bias)
+    if biases is not None:
         for part in tl.static_range(len(SIZES)):
             at = columns - BEGINS[part]
             here = (at >= 0) & (at < SIZES[part])
@@ -114,7 +120,7 @@ def sum_kernel(
 
 @triton.jit
 def gate_up_rows_kernel(
-    x, x_row, n_rows, gate, gate_row, up, up_row, h,
+    x, x_row, n_rows, gate, up, h,
     WIDTH: tl.constexpr, OUT: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -122,16 +128,20 @@ def gate_up_rows_kernel(
     rows, inner = tl.arange(0, ROWS), tl.arange(0, DEPTH)
     columns, read = find_columns(tl.program_id(0), OUT, COLUMNS)
     a = x + tl.minimum(rows, n_rows - 1)[:, None] * x_row + inner[None, :]
-    gate += inner[:, None] + read[None, :] * gate_row
-    up += inner[:, None] + read[None, :] * up_row
+    gate_at = gate.at + inner[:, None] + read[None, :] * gate.row
+    up_at = up.at + inner[:, None] + read[None, :] * up.row
     g = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     u = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     for start in range(0, WIDTH, DEPTH):
         a_block = tl.load(a + start)
-        g_block = tl.load(gate + start).to(a_block.dtype)
-        g = dot(a_block, g_block, g, PRECISION)
-        u_block = tl.load(up + start).to(a_block.dtype)
-        u = dot(a_block, u_block, u, PRECISION)
+        if gate.scales is None:
+            g_block = tl.load(gate_at + start)
+            u_block = tl.load(up_at + start)
+        else:
+            g_block = tl.trans(rounded(gate, read, start, DEPTH, False))
+            u_block = tl.trans(rounded(up, read, start, DEPTH, False))
+        g = dot(a_block, g_block.to(a_block.dtype), g, PRECISION)
+        u = dot(a_block, u_block.to(a_block.dtype), u, PRECISION)
     at = rows[:, None] * OUT + columns[None, :]
     keep = (rows < n_rows)[:, None] & (columns < OUT)[None, :]
     tl.store(h + at, (g * sigmoid(g) * u).to(h.dtype.element_ty), mask=keep)
@@ -162,15 +172,15 @@ def side_launches(x: Tensor, side: Side, y: Tensor, inverse: Tensor, eps: float)
         "WIDTH": side.width, "OUT": side.out, **columns,
     }  # fmt: skip
     grid = (common.pop("COLUMN_TILES"), splits)
-    more = side.more("weight", x)
+    arguments = side.arguments("weights", x)
+    biases = arguments.pop("weights_biases")
     share = {
-        **common, "x": x, "x_row": x.stride(0), **side.arguments("weight"),
-        "weight_norm": more.pop("weight_norm"), "SPLIT": split, "PRECISION": precision(x),
+        **common, **arguments, "x": x, "x_row": x.stride(0),
+        "SPLIT": split, "PRECISION": precision(x),
     }  # fmt: skip
     del common["STARTS"]
     total = {
-        **common, "y": y, "inverse": inverse, "eps": eps, **more,
-        "SPLITS": splits, "BIAS": bool(side.biases),
+        **common, "y": y, "inverse": inverse, "eps": eps, "biases": biases, "SPLITS": splits,
     }  # fmt: skip
     return [
         Launch(share_kernel, grid, share, tile),
@@ -178,36 +188,43 @@ def side_launches(x: Tensor, side: Side, y: Tensor, inverse: Tensor, eps: float)
     ]
 
 
-def ffn_launches(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> tuple[list[Launch], Tensor]:
+def ffn_launches(
+    x: Tensor, weights: Sequence[Tensor], scales: Sequence[Tensor] = ()
+) -> tuple[list[Launch], Tensor]:
     """The three launches of :func:`ffn`: gate, up and SwiGLU; the way down in two. And y."""
-    tile = _tile(x)
-    h, y = x.new_empty(x.shape[0], gate.shape[0]), x.new_empty(x.shape)
+    tile, hidden = _tile(x), x.shape[1]
+    width = height(weights[0], hidden)
+    gate, up, _ = matrices(weights, (hidden, hidden, width), scales)
+    h, y = x.new_empty(x.shape[0], width), x.new_empty(x.shape)
     arguments = {
-        "x": x, "x_row": x.stride(0), "n_rows": x.shape[0],
-        "gate": gate, "gate_row": gate.stride(0), "up": up, "up_row": up.stride(0), "h": h,
-        "WIDTH": x.shape[1], "OUT": gate.shape[0], "PRECISION": precision(x),
+        "x": x, "x_row": x.stride(0), "n_rows": x.shape[0], "gate": gate, "up": up, "h": h,
+        "WIDTH": hidden, "OUT": width, "PRECISION": precision(x),
     }  # fmt: skip
-    grid = (triton.cdiv(gate.shape[0], tile.columns),)
-    down_launches = side_launches(h, Side([down]), y, y, 0.0)
-    return [Launch(gate_up_rows_kernel, grid, arguments, tile), *down_launches], y
+    grid = (triton.cdiv(width, tile.columns),)
+    down = Side(weights[2:], width, scales=scales[2:])
+    return [
+        Launch(gate_up_rows_kernel, grid, arguments, tile),
+        *side_launches(h, down, y, y, 0.0),
+    ], y
 
 
 @torch.library.custom_op("lightning_mono::ffn_decode", mutates_args=())
-def ffn(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def ffn(x: Tensor, weights: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
     """down(silu(gate(x)) * up(x)) of 1 to 64 rows, without gradients.
 
     Args:
         x: (rows, hidden).
-        gate, up, down: the weights of the modality that all rows have.
+        weights: gate, up and down of the modality that all rows have, or their codes.
+        scales: of the codes; none where the weights are plain.
     """
-    launches, y = ffn_launches(rows_contiguous(x), gate, up, down)
+    launches, y = ffn_launches(rows_contiguous(x), weights, scales)
     for launch in launches:
         launch.run()
     return y
 
 
 @ffn.register_fake
-def _(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def _(x: Tensor, weights: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -215,8 +232,8 @@ def _tile(x: Tensor) -> Tile:
     """All rows, at least the 16 that a tensor core takes; narrow columns, which fill a device."""
     tile = Tile(max(16, triton.next_power_of_2(x.shape[0])), *NARROW[x.dtype])
     if interpreted():
-        tile = tile._replace(columns=INTERPRETED.columns, depth=16)
-    return tile._replace(depth=math.gcd(tile.depth, x.shape[1]))
+        tile = tile._replace(columns=32, depth=16)  # Small tests have boundaries.
+    return fitted(tile, x.shape[1])
 
 
 def _split(width: int, column_tiles: int, depth: int) -> int:

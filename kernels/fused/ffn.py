@@ -17,23 +17,24 @@ keeps four such tensors for the same block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_mono.kernels.fused import decode, ffn_backward, ffn_forward
+from lightning_mono.kernels.contract import compute_dtype
+from lightning_mono.kernels.fused import decode, ffn_backward, ffn_forward, serves
 from lightning_mono.kernels.fused.ffn_backward import Needs
 from lightning_mono.kernels.fused.ffn_forward import Call, Weights
-from lightning_mono.kernels.fused.launch import interpreted
-from lightning_mono.kernels.fused.tuning import tiles_for
+from lightning_mono.kernels.fused.serves import Form
+from lightning_mono.kernels.fused.tuning import Tiles, tiles_for
+from lightning_mono.kernels.fused.weights import scales_of
 from torch import Tensor, nn
 
 from lightning_mono.model.experts import SwiGLU
 
 if TYPE_CHECKING:
     from lightning_mono.model.layout import ModalityLayout
-
-DTYPES = (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -47,33 +48,34 @@ SAVE = Saving(activations=True)
 RECOMPUTE = Saving(activations=False)
 
 
+NAMES = Weights._fields
+
+
 def ffn(
     x: Tensor, layout: ModalityLayout, text: nn.Module, visual: nn.Module, saving: Saving = SAVE
 ) -> Tensor:
     """Each token through the SwiGLU of its modality; see :class:`Kernel`.
 
     The dtype of x is that of the computation and of the result, under autocast the dtype that
-    autocast asks for; weights of another dtype are cast block by block, on the chip.
+    autocast asks for; weights of another dtype are cast block by block, on the chip. Ask
+    :func:`why_not` before: nothing of it is checked here.
 
     Raises:
-        ValueError: these modules, this dtype or this device cannot be served (:func:`why_not`), or
-            the layout is of other tokens.
+        ValueError: the layout is of other tokens.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    reason = why_not(text, visual, x.dtype, x.device)
-    if reason is not None:
-        raise ValueError(reason)
+    x = x.to(compute_dtype(x))
     described = layout.text.count + layout.visual.count
     if described != len(x):  # Kernels follow the layout's row numbers, wherever they lead.
         raise ValueError(f"this is the layout of {described} tokens, but x has {len(x)}")
-    weights = [getattr(m, name).weight for m in (text, visual) for name in ("gate", "up", "down")]
+    weights = [getattr(m, name).weight for m in (text, visual) for name in NAMES]
+    scales = scales_of(getattr(text, name) for name in NAMES)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
     if not learns and decode.suits(layout.text.count, layout.visual.count):
-        side = text if layout.text.count else visual
-        return decode.ffn(x, *(getattr(side, name).weight for name in ("gate", "up", "down")))
+        if layout.text.count:
+            return decode.ffn(x, weights[:3], scales)
+        return decode.ffn(x, weights[3:], [])
     save = learns and saving.activations
-    y, _, _ = _ffn(x, layout.text.index, layout.visual.index, *weights, save)
+    y, _, _ = _ffn(x, layout.text.index, layout.visual.index, *weights, scales, save)
     return y
 
 
@@ -86,48 +88,14 @@ def why_not(
         dtype: of the tokens, or of autocast.
         device: of the tokens.
     """
-    reason = _why_not_on(device)
-    if reason is not None:
-        return reason
-    if dtype not in DTYPES:
-        # The products are summed in fp32, but SwiGLU's result and its gradients would be stored.
-        why = " (gate * up overflows its range)" if dtype == torch.float16 else ""
-        return f"the fused FFN computes in bf16 or fp32, not in {dtype}{why}"
-    return _why_not_modules(text, visual)
-
-
-@torch.compiler.assume_constant_result
-def _why_not_on(device: torch.device) -> str | None:
-    if device.type != "cuda" and not interpreted():
-        return f"the fused FFN needs a CUDA device, and the model is on {device.type}"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return f"the fused FFN needs compute capability 8.0, which {device} does not have"
-    return None
-
-
-def _why_not_modules(text: nn.Module, visual: nn.Module) -> str | None:
     for module in (text, visual):
         if type(module) is not SwiGLU:
             return f"the fused FFN serves SwiGLU, not {type(module).__name__}"
-        for name, linear in module.named_children():
-            if type(linear) is not nn.Linear:
-                return f"the fused FFN reads plain linear layers; {name} is {_class_name(linear)}"
-            if linear.bias is not None:
-                return f"the fused FFN has no biases, but {name} has one"
-            if linear.weight.dtype not in DTYPES:
-                return f"the fused FFN reads bf16 or fp32 weights; {name} is {linear.weight.dtype}"
-            if linear.weight.stride(1) != 1:
-                return f"the fused FFN reads weights row by row; those of {name} are transposed"
-        if len({linear.weight.dtype for linear in module.children()}) > 1:
-            return "the fused FFN needs gate, up and down of one modality in one dtype"
-        if any(size % 16 for size in module.gate.weight.shape):
-            sizes = "x".join(map(str, module.gate.weight.shape[::-1]))
-            return f"the fused FFN needs sizes that are multiples of 16, not {sizes}"
-    return None
-
-
-def _class_name(module: nn.Module) -> str:
-    return f"{type(module).__module__.split('.')[0]}'s {type(module).__name__}"
+    sides = [tuple(Form.of(name, getattr(m, name)) for name in NAMES) for m in (text, visual)]
+    biased = next((form.name for form in (*sides[0], *sides[1]) if form.biased), None)
+    if biased is not None:
+        return f"the fused FFN has no biases, but {biased} has one"
+    return serves.why_not(*sides, dtype, device)
 
 
 @torch.library.custom_op("lightning_mono::ffn", mutates_args=())
@@ -141,13 +109,14 @@ def _ffn(
     visual_gate: Tensor,
     visual_up: Tensor,
     visual_down: Tensor,
+    text_scales: Sequence[Tensor],
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result, and gate and up before SwiGLU: of no rows unless they are to be saved."""
     text = Weights(text_gate, text_up, text_down)
     visual = Weights(visual_gate, visual_up, visual_down)
-    call = Call(x, text_rows, visual_rows, text, visual)
-    done = ffn_forward.forward(call, tiles_for(x, call.ffn), save=save)
+    call = Call(x, text_rows, visual_rows, text, visual, text_scales)
+    done = ffn_forward.forward(call, tiles_for(Tiles, x, call.shape), save=save)
     for launch in done.launches:
         launch.run()
     return done.y, done.gate, done.up
@@ -155,8 +124,8 @@ def _ffn(
 
 @_ffn.register_fake
 def _(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    weight, save = others[2], others[-1]
-    gate, up = (x.new_empty(x.shape[0] if save else 0, weight.shape[0]) for _ in range(2))
+    visual_gate, save = others[5], others[-1]
+    gate, up = (x.new_empty(x.shape[0] if save else 0, visual_gate.shape[0]) for _ in range(2))
     return x.new_empty(x.shape), gate, up
 
 
@@ -172,6 +141,7 @@ def _ffn_backward(
     visual_gate: Tensor,
     visual_up: Tensor,
     visual_down: Tensor,
+    text_scales: Sequence[Tensor],
     gate: Tensor,
     up: Tensor,
     needs: list[bool],
@@ -179,8 +149,8 @@ def _ffn_backward(
     """Gradients of x and the six weights; of no size where they are not needed."""
     text = Weights(text_gate, text_up, text_down)
     visual = Weights(visual_gate, visual_up, visual_down)
-    call = Call(x, text_rows, visual_rows, text, visual)
-    tiles = tiles_for(x, call.ffn)
+    call = Call(x, text_rows, visual_rows, text, visual, text_scales)
+    tiles = tiles_for(Tiles, x, call.shape)
     done = ffn_backward.backward(call, dy, gate, up, Needs(*needs), tiles)
     for launch in done.launches:
         launch.run()
@@ -199,22 +169,24 @@ def _(dy: Tensor, x: Tensor, *others: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, _ = inputs
+    *tensors, scales, _ = inputs
     _, gate, up = output
-    ctx.save_for_backward(*tensors, gate, up)
+    ctx.save_for_backward(*tensors, gate, up, *scales)
     # Nobody differentiates what was saved: no gradients of zeros are made for it.
     ctx.mark_non_differentiable(gate, up)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Any, ...]:
     x, _, _, *weights = ctx.needs_input_grad[:9]
     text, visual = weights[:3], weights[3:]
     needs = [x, text[0] or text[1], text[2], visual[0] or visual[1], visual[2]]
-    dx, *gradients = _ffn_backward(dy, *ctx.saved_tensors, needs)
+    saved = ctx.saved_tensors  # Read once: a checkpoint computes them in between.
+    operands, (gate, up), scales = saved[:9], saved[9:11], saved[11:]
+    dx, *gradients = _ffn_backward(dy, *operands, scales, gate, up, needs)
     asked = zip((x, *weights), (dx, *gradients), strict=True)
     dx, *gradients = (gradient if asks else None for asks, gradient in asked)
-    return dx, None, None, *gradients, None
+    return dx, None, None, *gradients, [None] * len(scales), None
 
 
 _ffn.register_autograd(_backward, setup_context=_setup_context)

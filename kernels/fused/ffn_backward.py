@@ -44,8 +44,7 @@ class Needs(NamedTuple):
 def swiglu_gradient_kernel(
     dy, dy_row, dy_column, x, x_row, x_column, gate, up,
     text_rows, visual_rows, n_text, n_visual,
-    text_gate, text_gate_row, text_up, text_up_row, text_down, text_down_row,
-    visual_gate, visual_gate_row, visual_up, visual_up_row, visual_down, visual_down_row,
+    text_gate, text_up, text_down, visual_gate, visual_up, visual_down,
     h, d_gate, d_up,
     HIDDEN: tl.constexpr, FFN: tl.constexpr, SAVED: tl.constexpr, WITH_H: tl.constexpr,
     PRECISION: tl.constexpr, GROUP: tl.constexpr,
@@ -66,7 +65,7 @@ def swiglu_gradient_kernel(
     dh = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     dh = product(
         dh, dy + rows[:, None] * dy_row + inner * dy_column, dy_column,
-        text_down, text_down_row, visual_down, visual_down_row, visual, read,
+        text_down, visual_down, visual, read, column_tile * COLUMNS,
         HIDDEN, DEPTH, False, PRECISION,
     )  # fmt: skip
     if SAVED:
@@ -75,8 +74,7 @@ def swiglu_gradient_kernel(
     else:
         g, u = two_products(
             x + rows[:, None] * x_row + inner * x_column, x_column,
-            text_gate, text_gate_row, text_up, text_up_row,
-            visual_gate, visual_gate_row, visual_up, visual_up_row, visual, read,
+            text_gate, text_up, visual_gate, visual_up, visual, read,
             HIDDEN, ROWS, COLUMNS, DEPTH, PRECISION,
         )  # fmt: skip
     s = sigmoid(g)
@@ -89,8 +87,7 @@ def swiglu_gradient_kernel(
 @triton.jit(do_not_specialize=["n_text", "n_visual"])
 def input_gradient_kernel(
     d_gate, d_up, text_rows, visual_rows, n_text, n_visual,
-    text_gate, text_gate_row, text_up, text_up_row,
-    visual_gate, visual_gate_row, visual_up, visual_up_row, dx,
+    text_gate, text_up, visual_gate, visual_up, dx,
     HIDDEN: tl.constexpr, FFN: tl.constexpr, PRECISION: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -103,12 +100,12 @@ def input_gradient_kernel(
     first = rows[:, None] * FFN + tl.arange(0, DEPTH)[None, :]
     acc = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     acc = product(
-        acc, d_gate + first, 1, text_gate, text_gate_row, visual_gate, visual_gate_row,
-        visual, read, FFN, DEPTH, False, PRECISION,
+        acc, d_gate + first, 1, text_gate, visual_gate, visual, read, column_tile * COLUMNS,
+        FFN, DEPTH, False, PRECISION,
     )  # fmt: skip
     acc = product(
-        acc, d_up + first, 1, text_up, text_up_row, visual_up, visual_up_row,
-        visual, read, FFN, DEPTH, False, PRECISION,
+        acc, d_up + first, 1, text_up, visual_up, visual, read, column_tile * COLUMNS,
+        FFN, DEPTH, False, PRECISION,
     )  # fmt: skip
     keep = real[:, None] & (columns < HIDDEN)[None, :]
     tl.store(dx + rows[:, None] * HIDDEN + columns[None, :], acc, mask=keep)

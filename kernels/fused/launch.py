@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,21 @@ class Launch:
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, and so on a CPU (``TRITON_INTERPRET=1``)."""
     return bool(triton.knobs.runtime.interpret)
+
+
+@cache
+def capability(device: torch.device) -> int:
+    """The compute capability of a CUDA device: 80 of an A100, 90 of an H100."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a CUDA device; 1 where kernels are interpreted, so that programs take several tiles."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def fp32_precision() -> str:

@@ -10,20 +10,22 @@ as they are read, and get gradients in their own dtype. Sums are fp32.
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from lightning_mono.kernels.fused.launch import interpreted
+from lightning_mono.kernels.contract import compute_dtype
+from lightning_mono.kernels.fused import serves
 from lightning_mono.kernels.fused.linear_op import project
+from lightning_mono.kernels.fused.serves import Form
+from lightning_mono.kernels.fused.weights import scales_of
 from torch import Tensor, nn
 
 from lightning_mono.model.experts import QKV, RMSNorm
 
 if TYPE_CHECKING:
     from lightning_mono.model.layout import ModalityLayout
-
-DTYPES = (torch.bfloat16, torch.float32)
 
 Norms = tuple[RMSNorm, RMSNorm]
 """Text's and visual's norm of the input, one and the same where it is shared."""
@@ -39,8 +41,7 @@ def linear(
 ) -> Tensor:
     """(tokens, width in) -> (tokens, width out), of the rows or of the rows normed.
 
-    Raises:
-        ValueError: these modules, this dtype or this device cannot be served (:func:`why_not`).
+    Ask :func:`why_not` before: nothing of it is checked here, nor in :func:`qkv`.
     """
     return _projected(x, layout, text, visual, norms)
 
@@ -52,9 +53,6 @@ def qkv(
 
     Norms of heads (Qwen3) follow the launch in PyTorch: they read heads, which a tile of columns
     may cut, and cost a copy of the result.
-
-    Raises:
-        ValueError: as :func:`linear` does.
     """
     y = _projected(x, layout, text, visual, norms)
     if text.q_norm is None:
@@ -76,66 +74,28 @@ def why_not(
         dtype: of the tokens, or of autocast.
         device: of the tokens.
     """
-    reason = _why_not_on(device)
-    if reason is not None:
-        return reason
-    if dtype not in DTYPES:
-        return f"fused projections compute in bf16 or fp32, not in {dtype}"
-    parts = [*_parts(text), *_parts(visual)]
-    other = next((type(part).__name__ for part in parts if type(part) is not nn.Linear), None)
-    if other is not None:
-        return f"fused projections read plain nn.Linear, not {other}"
-    return _why_not_weights(_parts(text), _parts(visual))
+    sides = (tuple(starmap(Form.of, _parts(module).items())) for module in (text, visual))
+    return serves.why_not(*sides, dtype, device)
 
 
-@torch.compiler.assume_constant_result
-def _why_not_on(device: torch.device) -> str | None:
-    if device.type != "cuda" and not interpreted():
-        return f"fused projections need a CUDA device, and the model is on {device.type}"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return f"fused projections need compute capability 8.0, which {device} does not have"
-    return None
-
-
-def _why_not_weights(text: list[Any], visual: list[Any]) -> str | None:
-    """Why not, of two modalities' nn.Linear side by side."""
-    if [part.weight.shape for part in text] != [part.weight.shape for part in visual]:
-        return "fused projections need text and visual weights of the same sizes"
-    for part in (*text, *visual):
-        if part.weight.dtype not in DTYPES:
-            return f"fused projections read bf16 or fp32 weights, not {part.weight.dtype}"
-        if part.weight.stride(1) != 1:
-            return "fused projections read weights row by row, and one is transposed"
-        if any(size % 16 for size in part.weight.shape):
-            sizes = "x".join(map(str, part.weight.shape[::-1]))
-            return f"fused projections need sizes that are multiples of 16, not {sizes}"
-    for side in (text, visual):
-        if len({(part.weight.dtype, part.bias is None) for part in side}) > 1:
-            return "fused projections need query, key and value alike in dtype and bias"
-    return None
-
-
-def _parts(module: nn.Module) -> list[Any]:
-    return [module.q, module.k, module.v] if isinstance(module, QKV) else [module]
+def _parts(module: nn.Module) -> dict[str, Any]:
+    if isinstance(module, QKV):
+        return {"q": module.q, "k": module.k, "v": module.v}
+    return {"the projection": module}
 
 
 def _projected(
     x: Tensor, layout: ModalityLayout, text: nn.Module, visual: nn.Module, norms: Norms | None
 ) -> Tensor:
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind):
-        x = x.to(torch.get_autocast_dtype(kind))
-    reason = why_not(text, visual, x.dtype, x.device)
-    if reason is not None:
-        raise ValueError(reason)
-    sides = _parts(text), _parts(visual)
+    sides = [_parts(module).values() for module in (text, visual)]
     y, _ = project(
-        x,
+        x.to(compute_dtype(x)),
         layout.text.index,
         layout.visual.index,
         *([part.weight for part in side] for side in sides),
         *([part.bias for part in side if part.bias is not None] for side in sides),
         [norm.weight for norm in norms] if norms else [],
+        scales_of(sides[0]),
         norms[0].eps if norms else 0.0,
     )
     return y

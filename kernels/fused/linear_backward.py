@@ -1,5 +1,8 @@
 """Gradients of the projections: the input's in one launch, all weights' in another."""
 
+# In kernels, constants are in capitals and arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import math
@@ -13,11 +16,13 @@ from lightning_mono.kernels.fused.linear_tiles import (
     Pair,
     Rows,
     add,
+    fitted,
     part_of,
     precision,
-    tile_for,
+    weight_of,
 )
 from lightning_mono.kernels.fused.tiles import dot, find_columns, find_rows, place
+from lightning_mono.kernels.fused.weights import chosen, rounded
 from torch import Tensor
 
 NORM_ROWS = 16
@@ -26,27 +31,28 @@ NORM_ROWS = 16
 
 @triton.jit
 def parts_product(
-    acc, dy_rows, weights, strides, read,
+    acc, dy_rows, weights, read, first,
     BEGINS: tl.constexpr, OUT: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """acc + dy @ W, with W the weights that stand side by side in dy; no step holds two of them."""
     inner = tl.arange(0, DEPTH)
     a = dy_rows + inner[None, :]
     for start in range(0, OUT, DEPTH):
-        row = part_of(start, strides, BEGINS)
+        w = weight_of(start, weights, BEGINS)
         at = start - part_of(start, BEGINS, BEGINS) + inner
-        w = part_of(start, weights, BEGINS) + at[:, None] * row + read[None, :]
+        if w.scales is None:
+            w_block = tl.load(w.at + at[:, None] * w.row + read[None, :])
+        else:
+            w_block = rounded(w, at, first, read.shape[0], True)
         a_block = tl.load(a)
-        acc = dot(a_block, tl.load(w).to(a_block.dtype), acc, PRECISION)
+        acc = dot(a_block, w_block.to(a_block.dtype), acc, PRECISION)
         a += DEPTH
     return acc
 
 
 @triton.jit(do_not_specialize=["n_text", "n_visual"])
 def input_kernel(
-    dy, dy_row, dx, text_rows, visual_rows, n_text, n_visual,
-    text_0, text_0_row, text_1, text_1_row, text_2, text_2_row,
-    visual_0, visual_0_row, visual_1, visual_1_row, visual_2, visual_2_row,
+    dy, dy_row, dx, text_rows, visual_rows, n_text, n_visual, text, visual,
     WIDTH: tl.constexpr, OUT: tl.constexpr, BEGINS: tl.constexpr,
     PRECISION: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
@@ -54,28 +60,22 @@ def input_kernel(
     """A tile of dx = dy W, with W the weights of the tile's modality side by side."""
     row_tiles = (n_text + ROWS - 1) // ROWS + (n_visual + ROWS - 1) // ROWS
     tile, column_tile = place(tl.program_id(0), row_tiles, (WIDTH + COLUMNS - 1) // COLUMNS, GROUP)
-    rows, real, visual = find_rows(tile, text_rows, visual_rows, n_text, n_visual, ROWS)
+    rows, real, is_visual = find_rows(tile, text_rows, visual_rows, n_text, n_visual, ROWS)
     columns, read = find_columns(column_tile, WIDTH, COLUMNS)
+    first = column_tile * COLUMNS
     dy_rows = dy + rows[:, None] * dy_row
-    text, text_row = (text_0, text_1, text_2), (text_0_row, text_1_row, text_2_row)
-    image, image_row = (visual_0, visual_1, visual_2), (visual_0_row, visual_1_row, visual_2_row)
     acc = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-    if text_0.dtype == visual_0.dtype:
+    if text[0].at.dtype == visual[0].at.dtype:
         weights = (
-            visual_0 if visual else text_0,
-            visual_1 if visual else text_1,
-            visual_2 if visual else text_2,
+            chosen(text[0], visual[0], is_visual),
+            chosen(text[1], visual[1], is_visual),
+            chosen(text[2], visual[2], is_visual),
         )
-        strides = (
-            visual_0_row if visual else text_0_row,
-            visual_1_row if visual else text_1_row,
-            visual_2_row if visual else text_2_row,
-        )
-        acc = parts_product(acc, dy_rows, weights, strides, read, BEGINS, OUT, DEPTH, PRECISION)
-    elif visual:
-        acc = parts_product(acc, dy_rows, image, image_row, read, BEGINS, OUT, DEPTH, PRECISION)
+        acc = parts_product(acc, dy_rows, weights, read, first, BEGINS, OUT, DEPTH, PRECISION)
+    elif is_visual:
+        acc = parts_product(acc, dy_rows, visual, read, first, BEGINS, OUT, DEPTH, PRECISION)
     else:
-        acc = parts_product(acc, dy_rows, text, text_row, read, BEGINS, OUT, DEPTH, PRECISION)
+        acc = parts_product(acc, dy_rows, text, read, first, BEGINS, OUT, DEPTH, PRECISION)
     at = rows[:, None] * WIDTH + columns[None, :]
     keep = real[:, None] & (columns < WIDTH)[None, :]
     tl.store(dx + at, acc.to(dx.dtype.element_ty), mask=keep)
@@ -179,31 +179,15 @@ def norm_kernel(
     tl.store(shares + tile * WIDTH + columns, share, mask=inside)
 
 
-# As forward: no register spilled, two programs a multiprocessor.
-INPUT_TILES = {
-    (80, torch.bfloat16): Tile(128, 128, 32, 4, 4),
-    (90, torch.bfloat16): Tile(128, 128, 64, 8, 3),
-    (80, torch.float32): Tile(64, 64, 32, 4, 3),
-    (90, torch.float32): Tile(64, 64, 32, 4, 3),
-}
-# A block's row numbers are read a step before its rows: it takes 5 or 6 stages to have 2 of rows.
-WEIGHT_TILES = {
-    (80, torch.bfloat16): Tile(128, 128, 32, 4, 6),
-    (90, torch.bfloat16): Tile(128, 128, 64, 8, 5),
-    (80, torch.float32): Tile(64, 64, 32, 4, 5),
-    (90, torch.float32): Tile(64, 64, 32, 4, 5),
-}
-
-
-def input_gradient(dy: Tensor, rows: Rows, pair: Pair) -> tuple[Launch, Tensor]:
+def input_gradient(dy: Tensor, rows: Rows, pair: Pair, tile: Tile) -> tuple[Launch, Tensor]:
     """The launch that writes dy W, (tokens, width): the gradient of x, or of x normed."""
     text, visual = pair.text, pair.visual
-    tile = tile_for(INPUT_TILES, dy, math.gcd(*(weight.shape[0] for weight in text.weights)))
+    tile = fitted(tile, math.gcd(*text.sizes))
     dx = dy.new_empty(dy.shape[0], text.width)
     columns = text.columns(tile.columns)
     arguments = {
         "dy": dy, "dy_row": dy.stride(0), "dx": dx, **rows.arguments(),
-        **text.arguments("text"), **visual.arguments("visual"),
+        "text": text.matrices, "visual": visual.matrices,
         "WIDTH": text.width, "OUT": text.out, "BEGINS": columns["BEGINS"],
         "PRECISION": precision(dy), "GROUP": GROUP,
     }  # fmt: skip
@@ -212,7 +196,13 @@ def input_gradient(dy: Tensor, rows: Rows, pair: Pair) -> tuple[Launch, Tensor]:
 
 
 def weight_gradients(
-    dy: Tensor, x: Tensor, inverse: Tensor, rows: Rows, pair: Pair, trains: tuple[bool, bool]
+    dy: Tensor,
+    x: Tensor,
+    inverse: Tensor,
+    rows: Rows,
+    pair: Pair,
+    trains: tuple[bool, bool],
+    tile: Tile,
 ) -> tuple[Launch, list[Tensor]]:
     """The launch that writes the gradients of the modalities that train.
 
@@ -221,7 +211,6 @@ def weight_gradients(
         biases (all columns): in the dtype of the parameters, empty where nothing is asked for.
     """
     out, width = pair.text.out, pair.text.width
-    tile = tile_for(WEIGHT_TILES, x)
     grads = pair.gradients(x, trains)
     tiles = triton.cdiv(out, tile.rows) * triton.cdiv(width, tile.columns)
     names = ("text_grad", "visual_grad", "text_bias_grad", "visual_bias_grad")

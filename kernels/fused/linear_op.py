@@ -15,6 +15,7 @@ from lightning_mono.kernels.fused.linear_backward import (
 )
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows, rows_contiguous
+from lightning_mono.kernels.fused.tuning import LinearTiles, tiles_for
 from torch import Tensor
 
 
@@ -28,13 +29,18 @@ def project(
     text_biases: Sequence[Tensor],
     visual_biases: Sequence[Tensor],
     norms: Sequence[Tensor],
+    text_scales: Sequence[Tensor],
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """The projections, and 1 / rms of each row (empty without norms)."""
-    pair = Pair.of(text, visual, text_biases, visual_biases, norms)
+    pair = Pair.of(text, visual, text_biases, visual_biases, norms, text_scales)
     rows = Rows(text_rows, visual_rows)
-    way = decode.projections if decode.suits(*rows.counts) else forward
-    launches, y, inverse = way(rows_contiguous(x), rows, pair, eps)
+    x = rows_contiguous(x)
+    if decode.suits(*rows.counts):
+        launches, y, inverse = decode.projections(x, rows, pair, eps)
+    else:
+        tile = tiles_for(LinearTiles, x, pair.shape).project
+        launches, y, inverse = forward(x, rows, pair, eps, tile)
     for launch in launches:
         launch.run()
     return y, inverse
@@ -42,11 +48,18 @@ def project(
 
 @project.register_fake
 def _(
-    x: Tensor, text_rows: Tensor, visual_rows: Tensor, text: Sequence[Tensor], *rest: Any
+    x: Tensor,
+    text_rows: Tensor,
+    visual_rows: Tensor,
+    text: Sequence[Tensor],
+    visual: Sequence[Tensor],
+    text_biases: Sequence[Tensor],
+    visual_biases: Sequence[Tensor],
+    norms: Sequence[Tensor],
+    text_scales: Sequence[Tensor],
+    eps: float,
 ) -> tuple[Tensor, Tensor]:
-    norms = rest[-2]
-    inverse = x.new_empty(x.shape[0] if norms else 0, dtype=torch.float32)
-    return x.new_empty(x.shape[0], sum(weight.shape[0] for weight in text)), inverse
+    return Pair.of(text, visual, text_biases, visual_biases, norms, text_scales).results(x)
 
 
 @torch.library.custom_op("lightning_mono::linear_backward", mutates_args=())
@@ -61,6 +74,7 @@ def project_backward(
     text_biases: Sequence[Tensor],
     visual_biases: Sequence[Tensor],
     norms: Sequence[Tensor],
+    text_scales: Sequence[Tensor],
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of x, of text's and visual's weights, biases and norms; empty where not needed.
@@ -68,13 +82,14 @@ def project_backward(
     Args:
         needs: whether x, text's parameters, visual's parameters and the norms have gradients.
     """
-    pair = Pair.of(text, visual, text_biases, visual_biases, norms)
+    pair = Pair.of(text, visual, text_biases, visual_biases, norms, text_scales)
     rows = Rows(text_rows, visual_rows)
     dy, x = rows_contiguous(dy), rows_contiguous(x)
+    tiles = tiles_for(LinearTiles, x, pair.shape)
     needs_x, needs_text, needs_visual, needs_norms = needs
     dx, norm_text, norm_visual = (x.new_empty(0) for _ in range(3))
     if needs_x or needs_norms:
-        launch, dx = input_gradient(dy, rows, pair)
+        launch, dx = input_gradient(dy, rows, pair, tiles.input_gradient)
         launch.run()
     if norms and (needs_x or needs_norms):
         launch, shares = norm_gradient(dx, x, inverse, rows, pair)
@@ -83,7 +98,8 @@ def project_backward(
             norm_text, norm_visual = (
                 share.sum(0).to(norm.dtype) for share, norm in zip(shares, norms, strict=True)
             )
-    launch, grads = weight_gradients(dy, x, inverse, rows, pair, (needs_text, needs_visual))
+    trains, tile = (needs_text, needs_visual), tiles.weight_gradient
+    launch, grads = weight_gradients(dy, x, inverse, rows, pair, trains, tile)
     launch.run()
     return [dx, *grads, norm_text, norm_visual]
 
@@ -100,9 +116,10 @@ def _(
     text_biases: Sequence[Tensor],
     visual_biases: Sequence[Tensor],
     norms: Sequence[Tensor],
+    text_scales: Sequence[Tensor],
     needs: Sequence[bool],
 ) -> list[Tensor]:
-    pair = Pair.of(text, visual, text_biases, visual_biases, norms)
+    pair = Pair.of(text, visual, text_biases, visual_biases, norms, text_scales)
     needs_x, needs_text, needs_visual, needs_norms = needs
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     scales = [torch.empty_like(norm) for norm in norms if needs_norms]
@@ -127,16 +144,16 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Any, ...]:
     rest = iter(flat)
     lists = [[next(rest) for _ in range(length)] for length in ctx.lengths]
     needs_x, _, _, *needed, _ = ctx.needs_input_grad
-    text, visual, text_biases, visual_biases, norms = needed
+    text, visual, text_biases, visual_biases, norms, _ = needed
     needs = [needs_x, any(text + text_biases), any(visual + visual_biases), any(norms)]
     dx, *grads, norm_text, norm_visual = project_backward(
         dy, x, inverse, text_rows, visual_rows, *lists, needs
     )
-    sizes = [weight.shape[0] for weight in lists[0]]
+    sizes = [weight.shape[0] for weight in lists[1]]  # Visual weights are plain.
     parts = [_parted(grad, sizes, need) for grad, need in zip(grads, needed[:4], strict=True)]
     both = (norm_text, norm_visual)[: len(norms)]
     scales = [scale if need else None for scale, need in zip(both, norms, strict=True)]
-    return dx if needs_x else None, None, None, *parts, scales, None
+    return dx if needs_x else None, None, None, *parts, scales, [None] * len(lists[5]), None
 
 
 def _parted(grad: Tensor, sizes: list[int], needs: list[bool]) -> list[Tensor | None]:

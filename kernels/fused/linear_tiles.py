@@ -1,9 +1,12 @@
 """Projections side by side: whose weights and rows there are, and how they are cut into tiles."""
 
+# In kernels, constants are in capitals and arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -11,7 +14,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from lightning_mono.kernels.fused.launch import Launch, Tile, fp32_precision, interpreted
+from lightning_mono.kernels.fused.launch import Launch, Tile, fp32_precision
+from lightning_mono.kernels.fused.weights import Matrix, height, matrices
 from torch import Tensor
 
 GROUP = 8
@@ -19,9 +23,6 @@ GROUP = 8
 
 MOST_PARTS = 3
 """Weights that a launch has room for: query, key and value."""
-
-INTERPRETED = Tile(32, 32, 32, 4, 1)
-"""Small, so that the interpreter meets cut tiles at sizes for which it is quick."""
 
 Projected = tuple[list[Launch], Tensor, Tensor]
 """Launches in order; y (tokens, all columns); each row's 1 / rms (tokens,), empty without norms."""
@@ -53,39 +54,44 @@ class Side:
     """What one modality multiplies by.
 
     Attributes:
-        weights: (out, width) each, of one dtype; their results stand side by side.
+        weights: (out, width) each, of one dtype, or their codes; results stand side by side.
+        width: of the rows.
         biases: one a weight, or none.
         norm: the weight (width,) of an RMSNorm before the product.
+        scales: of the codes; none where the weights are plain.
     """
 
     weights: Sequence[Tensor]
+    width: int
     biases: Sequence[Tensor] = ()
     norm: Tensor | None = None
+    scales: Sequence[Tensor] = ()
 
     @property
-    def width(self) -> int:
-        return self.weights[0].shape[1]
+    def sizes(self) -> list[int]:
+        """Columns of the result that each weight makes."""
+        return [height(weight, self.width) for weight in self.weights]
 
     @property
     def out(self) -> int:
-        return sum(weight.shape[0] for weight in self.weights)
+        return sum(self.sizes)
 
-    def arguments(self, name: str) -> dict[str, Tensor | int]:
-        """Weights and their row strides as a kernel names them."""
-        named: dict[str, Tensor | int] = {}
-        for part, weight in enumerate(_filled(self.weights, self.weights[0])):
-            named |= {f"{name}_{part}": weight, f"{name}_{part}_row": weight.stride(0)}
-        return named
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The weights as kernels read them, MOST_PARTS of them."""
+        return _filled(matrices(self.weights, [self.width] * len(self.weights), self.scales))
 
-    def more(self, name: str, filler: Tensor) -> dict[str, Tensor]:
-        """Biases and norm as a kernel names them; ``filler``, which it does not read, if none."""
-        biases = enumerate(_filled(self.biases, filler))
-        named = {f"{name}_{part}_bias": bias for part, bias in biases}
-        return named | {f"{name}_norm": filler if self.norm is None else self.norm}
+    def arguments(self, name: str, filler: Tensor) -> dict[str, Any]:
+        """Weights, biases and norm as a kernel names them; ``filler``, unread, where no norm is."""
+        return {
+            name: self.matrices,
+            f"{name}_biases": _filled(self.biases) if self.biases else None,
+            f"{name}_norm": filler if self.norm is None else self.norm,
+        }
 
     def columns(self, tile: int) -> dict[str, Any]:
         """SIZES and BEGINS of the parts in columns; STARTS in column tiles, COLUMN_TILES in all."""
-        sizes = [weight.shape[0] for weight in self.weights]
+        sizes = self.sizes
         *starts, tiles = accumulate((triton.cdiv(size, tile) for size in sizes), initial=0)
         begins = accumulate(sizes[:-1], initial=0)
         return {
@@ -96,8 +102,8 @@ class Side:
         }
 
 
-def _filled(tensors: Sequence[Tensor], filler: Tensor) -> list[Tensor]:
-    return [*tensors, *[filler] * (MOST_PARTS - len(tensors))]
+def _filled(values: Sequence[Any]) -> tuple[Any, ...]:
+    return *values, *values[:1] * (MOST_PARTS - len(values))
 
 
 @dataclass(frozen=True)
@@ -115,19 +121,36 @@ class Pair:
         text_biases: Sequence[Tensor] = (),
         visual_biases: Sequence[Tensor] = (),
         norms: Sequence[Tensor] = (),
+        text_scales: Sequence[Tensor] = (),
     ) -> Pair:
         """From tensors in the order in which operators take them."""
         text_norm, visual_norm = norms or (None, None)
-        return cls(Side(text, text_biases, text_norm), Side(visual, visual_biases, visual_norm))
+        width = visual[0].shape[1]  # Visual weights are plain.
+        return cls(
+            Side(text, width, text_biases, text_norm, text_scales),
+            Side(visual, width, visual_biases, visual_norm),
+        )
 
     @property
     def normed(self) -> bool:
         return self.text.norm is not None
 
+    @property
+    def rounded(self) -> bool:
+        return len(self.text.scales) > 0
+
+    @property
+    def shape(self) -> str:
+        """What tiles are measured for, beside device and dtype."""
+        outs = "+".join(map(str, self.visual.sizes))
+        return (
+            f"linear {self.visual.width}x{outs}{' rounded' * self.rounded}{' normed' * self.normed}"
+        )
+
     def results(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Room for y, and for 1 / rms of each row in fp32."""
         inverse = x.new_empty(x.shape[0] if self.normed else 0, dtype=torch.float32)
-        return x.new_empty(x.shape[0], self.text.out), inverse
+        return x.new_empty(x.shape[0], self.visual.out), inverse
 
     def gradients(self, x: Tensor, trains: tuple[bool, bool]) -> list[Tensor]:
         """Room for those of text's and visual's weights, then biases: empty where none is."""
@@ -143,18 +166,9 @@ class Pair:
         return weights + biases
 
 
-def tile_for(table: Mapping[tuple[int, torch.dtype], Tile], x: Tensor, inner: int = 0) -> Tile:
-    """The tile of a table that suits the device of ``x``; a small one in the interpreter.
-
-    Its depth divides ``inner``, a multiple of 16: no step of a sum over so many is cut.
-    """
-    tile = INTERPRETED if interpreted() else table[generation(x.device), x.dtype]
+def fitted(tile: Tile, inner: int) -> Tile:
+    """A tile whose depth divides ``inner``, a multiple of 16: no step of so long a sum is cut."""
     return tile._replace(depth=math.gcd(tile.depth, inner))
-
-
-def generation(device: torch.device) -> int:
-    """The compute capability whose tiles a device takes: 80, or 90 from there on."""
-    return 90 if torch.cuda.get_device_capability(device) >= (9, 0) else 80
 
 
 def rows_contiguous(x: Tensor) -> Tensor:
@@ -174,6 +188,19 @@ def part_of(tile, values, STARTS: tl.constexpr):
     for part in tl.static_range(1, len(STARTS)):
         value = values[part] if tile >= STARTS[part] else value
     return value
+
+
+@triton.jit
+def weight_of(tile, weights, STARTS: tl.constexpr):
+    """The one of ``weights`` that a column tile belongs to; all are of one dtype."""
+    at, row, scales = weights[0].at, weights[0].row, weights[0].scales
+    for part in tl.static_range(1, len(STARTS)):
+        later = tile >= STARTS[part]
+        at = weights[part].at if later else at
+        row = weights[part].row if later else row
+        if weights[part].scales is not None:
+            scales = weights[part].scales if later else scales
+    return Matrix(at, row, scales)
 
 
 @triton.jit

@@ -13,6 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from lightning_mono.kernels.fused.launch import interpreted
+from lightning_mono.kernels.fused.weights import chosen, rounded
 
 INTERPRETED = tl.constexpr(interpreted())
 
@@ -77,99 +78,101 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def product(
-    acc, a, a_step, text, text_row, visual, visual_row, is_visual, read,
+    acc, a, a_step, text, visual, is_visual, read, first,
     SIZE: tl.constexpr, DEPTH: tl.constexpr, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """acc + a @ w in fp32, with the weight w of a tile's modality or, TRANSPOSED, with w^T.
 
-    ``a`` points at its first block. Weights of one dtype are told apart by their pointers alone;
-    those of two dtypes need two loops, which cost shared memory twice.
+    ``a`` points at its first block, ``first`` is the first of the columns ``read``. Weights of one
+    dtype are told apart by their pointers alone; those of two dtypes need two loops, which cost
+    shared memory twice.
     """
-    if text.dtype == visual.dtype:
-        w = visual if is_visual else text
-        row = visual_row if is_visual else text_row
-        acc = _product(acc, a, a_step, w, row, read, SIZE, DEPTH, TRANSPOSED, PRECISION)
+    if text.at.dtype == visual.at.dtype:
+        w = chosen(text, visual, is_visual)
+        acc = _product(acc, a, a_step, w, read, first, SIZE, DEPTH, TRANSPOSED, PRECISION)
     elif is_visual:
-        acc = _product(acc, a, a_step, visual, visual_row, read, SIZE, DEPTH, TRANSPOSED, PRECISION)
+        acc = _product(acc, a, a_step, visual, read, first, SIZE, DEPTH, TRANSPOSED, PRECISION)
     else:
-        acc = _product(acc, a, a_step, text, text_row, read, SIZE, DEPTH, TRANSPOSED, PRECISION)
+        acc = _product(acc, a, a_step, text, read, first, SIZE, DEPTH, TRANSPOSED, PRECISION)
     return acc
 
 
 @triton.jit
 def _product(
-    acc, a, a_step, w, w_row, read,
+    acc, a, a_step, w, read, first,
     SIZE: tl.constexpr, DEPTH: tl.constexpr, TRANSPOSED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """acc + a @ w: reads the columns ``read`` of w, block by block in the dtype of ``a``."""
     EVEN: tl.constexpr = SIZE % DEPTH == 0
     inner = tl.arange(0, DEPTH)
     if TRANSPOSED:
-        w += inner[:, None] + read[None, :] * w_row
-        w_step = 1
+        at = w.at + inner[:, None] + read[None, :] * w.row
+        step = 1
     else:
-        w += inner[:, None] * w_row + read[None, :]
-        w_step = w_row
+        at = w.at + inner[:, None] * w.row + read[None, :]
+        step = w.row
     for start in range(0, SIZE, DEPTH):
         a_block = _block(a, SIZE - start, DEPTH, EVEN, 1)
-        w_block = _block(w, SIZE - start, DEPTH, EVEN, 0).to(a_block.dtype)
-        acc = dot(a_block, w_block, acc, PRECISION)
+        if w.scales is None:
+            w_block = _block(at, SIZE - start, DEPTH, EVEN, 0)
+            at += DEPTH * step
+        elif TRANSPOSED:
+            w_block = tl.trans(rounded(w, read, start, DEPTH, False))
+        else:
+            w_block = rounded(w, start + inner, first, read.shape[0], True)
+        acc = dot(a_block, w_block.to(a_block.dtype), acc, PRECISION)
         a += DEPTH * a_step
-        w += DEPTH * w_step
     return acc
 
 
 @triton.jit
 def two_products(
-    a, a_step, text, text_row, text_other, text_other_row,
-    visual, visual_row, visual_other, visual_other_row, is_visual, read,
+    a, a_step, text, text_other, visual, visual_other, is_visual, read,
     SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """a @ v^T and a @ w^T in one pass over ``a``, with the two weights of a tile's modality."""
-    if text.dtype == visual.dtype:
-        v = visual if is_visual else text
-        v_row = visual_row if is_visual else text_row
-        w = visual_other if is_visual else text_other
-        w_row = visual_other_row if is_visual else text_other_row
-        first, second = _two_products(
-            a, a_step, v, v_row, w, w_row, read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION
-        )
+    if text.at.dtype == visual.at.dtype:
+        v = chosen(text, visual, is_visual)
+        w = chosen(text_other, visual_other, is_visual)
+        one, other = _two_products(a, a_step, v, w, read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION)
     elif is_visual:
-        first, second = _two_products(
-            a, a_step, visual, visual_row, visual_other, visual_other_row,
-            read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION,
-        )  # fmt: skip
+        one, other = _two_products(
+            a, a_step, visual, visual_other, read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION
+        )
     else:
-        first, second = _two_products(
-            a, a_step, text, text_row, text_other, text_other_row,
-            read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION,
-        )  # fmt: skip
-    return first, second
+        one, other = _two_products(
+            a, a_step, text, text_other, read, SIZE, ROWS, COLUMNS, DEPTH, PRECISION
+        )
+    return one, other
 
 
 @triton.jit
 def _two_products(
-    a, a_step, v, v_row, w, w_row, read,
+    a, a_step, v, w, read,
     SIZE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     EVEN: tl.constexpr = SIZE % DEPTH == 0
     inner = tl.arange(0, DEPTH)
-    v += inner[:, None] + read[None, :] * v_row
-    w += inner[:, None] + read[None, :] * w_row
-    first = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-    second = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
+    v_at = v.at + inner[:, None] + read[None, :] * v.row
+    w_at = w.at + inner[:, None] + read[None, :] * w.row
+    one = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
+    other = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
     for start in range(0, SIZE, DEPTH):
         a_block = _block(a, SIZE - start, DEPTH, EVEN, 1)
-        v_block = _block(v, SIZE - start, DEPTH, EVEN, 0).to(a_block.dtype)
-        w_block = _block(w, SIZE - start, DEPTH, EVEN, 0).to(a_block.dtype)
-        first = dot(a_block, v_block, first, PRECISION)
-        second = dot(a_block, w_block, second, PRECISION)
+        if v.scales is None:
+            v_block = _block(v_at, SIZE - start, DEPTH, EVEN, 0)
+            w_block = _block(w_at, SIZE - start, DEPTH, EVEN, 0)
+            v_at += DEPTH
+            w_at += DEPTH
+        else:
+            v_block = tl.trans(rounded(v, read, start, DEPTH, False))
+            w_block = tl.trans(rounded(w, read, start, DEPTH, False))
+        one = dot(a_block, v_block.to(a_block.dtype), one, PRECISION)
+        other = dot(a_block, w_block.to(a_block.dtype), other, PRECISION)
         a += DEPTH * a_step
-        v += DEPTH
-        w += DEPTH
-    return first, second
+    return one, other
 
 
 @triton.jit

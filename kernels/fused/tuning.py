@@ -1,4 +1,4 @@
-"""How large the tiles of the FFN kernels are: by default, and as measured on a device."""
+"""How large the tiles of the kernels are: by default, and as measured on a device."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import triton
-from lightning_mono.kernels.fused.launch import Tile
+from lightning_mono.kernels.fused.launch import Tile, capability
 from torch import Tensor
 
 from lightning_mono.assets import cache_dir
@@ -58,6 +58,15 @@ DEFAULTS: Mapping[int, Tiles] = {
 }
 """By compute capability, for bf16: no register is spilled (``compile.py`` reads it)."""
 
+ROUNDED: Mapping[int, Mapping[str, Tile]] = {
+    80: {
+        "gate_up": Tile(64, 128, 32, 8, 3),
+        "swiglu_gradient_again": Tile(64, 128, 32, 8, 3),
+    },
+    90: {},
+}
+"""What takes its place where weights are expanded on the way: that takes registers as well."""
+
 FP32 = Tiles(*[Tile(64, 64, 32, 8, 3)] * 6)
 """Without tensor cores a product is computed from registers, and larger tiles spill them."""
 
@@ -65,46 +74,101 @@ INTERPRETED = Tiles(*[Tile(16, 16, 16, 1, 1)] * 6)
 """The smallest there is, so that small tests have boundaries."""
 
 
-def tiles_for(x: Tensor, ffn: int) -> Tiles:
-    """Tiles for an FFN on the device and in the dtype of ``x`` (tokens, hidden)."""
+class LinearTiles(NamedTuple):
+    """A tile for each kernel of the projections."""
+
+    project: Tile
+    input_gradient: Tile
+    weight_gradient: Tile
+
+
+# No register is spilled on either, also where x is normed (tests compile for both). Two programs
+# share a multiprocessor, and 128 columns leave enough of them at 1,024 tokens of hidden size 2,048.
+# A gradient of weights reads a block's row numbers a step before its rows: it takes 5 or 6 stages
+# to have 2 of rows.
+LINEAR_DEFAULTS: Mapping[int, LinearTiles] = {
+    80: LinearTiles(
+        project=Tile(128, 128, 32, 4, 4),
+        input_gradient=Tile(128, 128, 32, 4, 4),
+        weight_gradient=Tile(128, 128, 32, 4, 6),
+    ),
+    90: LinearTiles(
+        project=Tile(128, 128, 64, 8, 3),
+        input_gradient=Tile(128, 128, 64, 8, 3),
+        weight_gradient=Tile(128, 128, 64, 8, 5),
+    ),
+}
+LINEAR_FP32: Mapping[int, LinearTiles] = {
+    80: LinearTiles(*[Tile(64, 64, 32, 4, 3)] * 2, Tile(64, 64, 32, 4, 5)),
+    90: LinearTiles(Tile(64, 64, 16, 4, 4), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 5)),
+}
+LINEAR_INTERPRETED = LinearTiles(*[Tile(32, 32, 32, 4, 1)] * 3)
+"""Small, so that the interpreter meets cut tiles at sizes for which it is quick."""
+
+T = TypeVar("T", Tiles, LinearTiles)
+
+
+def ffn_shape(hidden: int, ffn: int, *, rounded: bool) -> str:
+    """What tiles of an FFN are measured for, beside device and dtype.
+
+    Args:
+        rounded: whether the text's weights are.
+    """
+    return f"ffn {hidden}x{ffn}{' rounded' * rounded}"
+
+
+def tiles_for(kind: type[T], x: Tensor, shape: str, *, measured: bool = True) -> T:
+    """Tiles of one kind for the device and dtype of ``x``, as measured or by default.
+
+    Args:
+        shape: as :func:`ffn_shape` and ``Pair.shape`` say it.
+        measured: whether to look for measured ones.
+    """
     if x.device.type != "cuda":
-        return INTERPRETED
-    return _tiles_on(x.device.index, x.dtype, x.shape[1], ffn)
+        return INTERPRETED if kind is Tiles else LINEAR_INTERPRETED
+    found = _measured(kind, x.device, x.dtype, shape) if measured else None
+    return found or defaults(kind, capability(x.device), x.dtype, rounded="rounded" in shape)
 
 
-def defaults(capability: int, dtype: torch.dtype) -> Tiles:
+def defaults(kind: type[T], capability: int, dtype: torch.dtype, *, rounded: bool = False) -> T:
     """Tiles of the newest known architecture that a device is not older than."""
+    known = max(known for known in DEFAULTS if known <= max(capability, 80))
+    if kind is LinearTiles:
+        return (LINEAR_FP32 if dtype == torch.float32 else LINEAR_DEFAULTS)[known]
     if dtype == torch.float32:
         return FP32
-    return DEFAULTS[max(known for known in DEFAULTS if known <= max(capability, 80))]
+    return DEFAULTS[known]._replace(**(ROUNDED[known] if rounded else {}))
 
 
 @cache
-def _tiles_on(device: int, dtype: torch.dtype, hidden: int, ffn: int) -> Tiles:
-    stored = load(tiles_file(torch.cuda.get_device_name(device), dtype, hidden, ffn))
-    major, minor = torch.cuda.get_device_capability(device)
-    return stored or defaults(10 * major + minor, dtype)
+def _measured(kind: type[T], device: torch.device, dtype: torch.dtype, shape: str) -> T | None:
+    return load(kind, tiles_file(torch.cuda.get_device_name(device), dtype, shape))
 
 
-def tiles_file(device: str, dtype: torch.dtype, hidden: int, ffn: int) -> Path:
+def tiles_file(device: str, dtype: torch.dtype, shape: str) -> Path:
     """Where tiles measured on a device of this name are kept, for this Triton."""
-    key = f"{device} {dtype} {hidden}x{ffn} triton {triton.__version__}"
+    key = f"{device} {dtype} {shape} triton {triton.__version__}"
     return cache_dir() / "tiles" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', key)}.json"
 
 
-def load(path: Path) -> Tiles | None:
+def load(kind: type[T], path: Path) -> T | None:
     """Tiles from a file; None where there is none, or one of another version of this library."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Tiles(**{name: Tile(*tile) for name, tile in fields.items()})
+        return kind(**{name: Tile(*tile) for name, tile in fields.items()})
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 
-def store(path: Path, tiles: Tiles) -> None:
+def store(x: Tensor, shape: str, tiles: Tiles | LinearTiles) -> None:
+    """Keeps tiles for the device and dtype of ``x``, in this process and in later ones."""
+    write(tiles_file(torch.cuda.get_device_name(x.device), x.dtype, shape), tiles)
+    _measured.cache_clear()
+
+
+def write(path: Path, tiles: Tiles | LinearTiles) -> None:
     """Writes tiles whole or not at all: other processes may be reading."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(tiles._asdict()), encoding="utf-8")
     part.replace(path)
-    _tiles_on.cache_clear()

@@ -33,3 +33,14 @@ def from_hub(spec: str) -> Path:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise AssetError(f"no folder {spec}, and the hub did not give it: {said[0]}") from error
     return Path(folder)
+
+
+def local_copy(spec: str) -> Path | None:
+    """The copy of a model that was fetched before; the network is not asked."""
+    try:
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(spec, local_files_only=True))
+    except Exception:  # no client, no copy, or no valid id: it is not here
+        return None
+    return folder if (folder / "config.json").is_file() else None

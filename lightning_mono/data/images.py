@@ -17,6 +17,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageOps
 
+from lightning_mono.data.sample import SampleError
 from lightning_mono.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,18 +36,19 @@ def decode(image: bytes | Image.Image, name: str) -> Image.Image:
         name: the sample's id, for the message.
 
     Raises:
-        DataError: not an image, damaged, truncated, or more than ``MAX_PIXELS``.
+        SampleError: not an image, damaged, truncated, or more than ``MAX_PIXELS``.
     """
     try:
         opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         if opened.width * opened.height > MAX_PIXELS:
-            raise DataError(f"{name}: image of {opened.width}x{opened.height} pixels is too large")
+            size = f"{opened.width}x{opened.height}"
+            raise SampleError("too large", f"{name}: image of {size} pixels is too large")
         return _on_white(ImageOps.exif_transpose(opened))
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: image is too large") from error
+        raise SampleError("too large", f"{name}: image is too large") from error
     except _UNREADABLE as error:
         reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise DataError(f"{name}: cannot read image: {reason}") from error
+        raise SampleError("unreadable image", f"{name}: cannot read image: {reason}") from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -9,9 +10,11 @@ from typing import Any, Literal
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_mono.data.augment import Recompression
 from lightning_mono.data.collate import collate
 from lightning_mono.data.lengths import measure
-from lightning_mono.data.packing import Item, Pack, PackPlan
+from lightning_mono.data.order import Item
+from lightning_mono.data.packing import Pack, PackPlan
 from lightning_mono.data.render import Example, Renderer
 from lightning_mono.data.sample import Skipped
 from lightning_mono.data.store import Store
@@ -28,6 +31,7 @@ class StageData:
         stores: the prepared sources.
         renderer: what turns samples into tokens.
         plan: which samples share a row, and which rows a batch.
+        augment: what is done to the tiles of each example.
         skipped: samples in which nothing supervised fits in a row.
         dropped: exchanges, and ends of documents, that did not fit in a row.
         samples: samples of an epoch over all sources.
@@ -44,6 +48,8 @@ class StageData:
         shuffle: bool = True,
         pad_id: int = 0,
         loss: Literal["token", "sample", "square"] = "token",
+        jpeg: tuple[int, int] | None = None,
+        workers: int = 0,
     ) -> None:
         """Measures the samples and plans their order.
 
@@ -56,6 +62,8 @@ class StageData:
             shuffle: a new order every epoch; otherwise the order of the sources.
             pad_id: the token that fills rows up.
             loss: how much a sample of many targets weighs.
+            jpeg: qualities, lowest and highest, of which one is drawn to compress each tile anew.
+            workers: processes that measure samples, where they are many; 0 measures here.
 
         Raises:
             DataError: a source has nothing that fits, or a weight is not positive.
@@ -64,7 +72,8 @@ class StageData:
         self.renderer = renderer
         self.pad_id = pad_id
         self.loss = loss
-        lengths = [measure(store, renderer, sequence_length) for store in self.stores]
+        self.augment = Recompression(*jpeg, seed) if jpeg else None
+        lengths = [measure(store, renderer, sequence_length, workers) for store in self.stores]
         for store, each in zip(self.stores, lengths, strict=True):
             if not each.tokens.any():
                 name = f"{store.manifest['source']}/{store.manifest['split']}"
@@ -106,7 +115,7 @@ def stage_loader(
         A loader of :class:`~lightning_mono.model.batch.Batch`, on the CPU.
     """
     return DataLoader(
-        _Rows(data.stores, data.renderer, data.plan.sequence_length),
+        _Rows(data),
         batch_sampler=_Batches(data.plan, start, rank, world),
         collate_fn=partial(
             collate,
@@ -134,25 +143,29 @@ class _Batches:
 class _Rows(Dataset[list[Example]]):
     """Rows of examples, by the list of their items."""
 
-    def __init__(self, stores: Sequence[Store], renderer: Renderer, max_length: int) -> None:
-        self._stores = stores
-        self._renderer = renderer
-        self._max_length = max_length
-        self._examples: dict[Item, Example] = {}
+    def __init__(self, data: StageData) -> None:
+        self._stores = data.stores
+        self._renderer = data.renderer
+        self._max_length = data.plan.sequence_length
+        self._augment = data.augment
+        self._examples: dict[tuple[int, int], Example] = {}
         self._bytes = 0
 
     def __getitem__(self, row: Pack) -> list[Example]:
         return [self._example(item) for item in row]
 
     def _example(self, item: Item) -> Example:
-        if item in self._examples:
-            return self._examples[item]
-        source, index = item
+        example = self._rendered(item.source, item.index)
+        return self._augment(example, item) if self._augment else example
+
+    def _rendered(self, source: int, index: int) -> Example:
+        if (source, index) in self._examples:
+            return self._examples[source, index]
         example = self._renderer.example(self._stores[source][index], self._max_length)
         if example is None:
             raise DataError(f"{self._stores[source].folder} changed; delete its lengths-*.npy")
         if self._bytes + example.nbytes <= EXAMPLE_BYTES:
-            self._examples[item] = example
+            self._examples[source, index] = example
             self._bytes += example.nbytes
         return example
 
@@ -162,12 +175,16 @@ class StagedLoader:
 
     Its state is the number of batches that were handed out. Since batch n of a stage is a pure
     function of n, a run that resumes sees what a run that never stopped would have seen.
+
+    Attributes:
+        waited: seconds spent so far until batches were there.
     """
 
     def __init__(self, stages: Sequence[tuple[Callable[[int], Iterable[Batch]], int]]) -> None:
         """Takes ``(loader, batches)`` of each stage: ``loader(n)`` gives its batches from n on."""
         self._stages = stages
         self._batches = 0
+        self.waited = 0.0
 
     def __len__(self) -> int:
         return sum(batches for _, batches in self._stages)
@@ -182,9 +199,15 @@ class StagedLoader:
                 continue
             stream = iter(loader(start))
             for _ in range(start, batches):
+                asked = time.monotonic()
                 batch = next(stream)
+                self.waited += time.monotonic() - asked
                 self._batches += 1
                 yield batch
+
+    def take_back(self) -> None:
+        """Counts the last batch as not handed out: nothing was learnt from it."""
+        self._batches -= 1
 
     def state_dict(self) -> dict[str, Any]:
         """The number of batches handed out so far."""

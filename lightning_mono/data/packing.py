@@ -6,25 +6,29 @@ workers, ranks and restarts, so that a position in the data is one number.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
+from lightning_mono.data.order import Epochs, Item, Mixture, Stretch
 from lightning_mono.errors import DataError
 
-Item = tuple[int, int]  # the number of a source, the number of a sample in it
 Pack = list[Item]  # samples that share a row
 
 OPEN_ROWS = 64  # rows that wait for samples that fit
-WINDOW_CHUNKS = 16  # chunks that are shuffled together, and so are read at a time
+BLOCK_ROWS = 1024  # rows, roughly, that are filled with samples of one block
+BLOCK_SAMPLES = 16_384  # and samples of a block, at most
+GROUP_BLOCKS = 256  # blocks that are packed side by side, at most
 
 
 @dataclass(frozen=True)
 class PackPlan:
     """An endless series of batches of packed samples.
+
+    The order of the samples is cut into blocks, and each block is packed by itself. So blocks can
+    be packed side by side, and the way to any batch is short.
 
     Attributes:
         lengths: of each source, the tokens of its samples, (samples,) int; 0 leaves a sample out.
@@ -59,24 +63,15 @@ class PackPlan:
                 raise DataError(f"the weight of source {source} must be positive, not {weight}")
 
     def samples(self) -> Iterator[Item]:
-        """The order of the samples, without end: mixed by weight, each source epoch by epoch.
+        """The order of the samples, without end: mixed by weight, each source epoch by epoch."""
+        return chain.from_iterable(block.items() for block in self._blocks())
 
-        The next sample comes from the source that is furthest behind its share, so any stretch of
-        the order holds the sources in the ratio of their weights, to within one sample.
-        """
-        streams = [self._stream(source) for source in range(len(self.lengths))]
-        shares = np.asarray(self.weights, float) / sum(self.weights)
-        drawn = np.zeros(len(shares))
-        for total in range(1, 2**62):
-            source = int(np.argmax(shares * total - drawn)) if len(shares) > 1 else 0
-            drawn[source] += 1
-            yield source, next(streams[source])
-
-    def packs(self) -> Iterator[Pack]:
-        """The rows, without end."""
-        shortest = min(int(lengths[lengths > 0].min()) for lengths in self.lengths)
-        items = ((item, int(self.lengths[item[0]][item[1]])) for item in self.samples())
-        return pack(items, self.sequence_length, shortest)
+    def packs(self, start: int = 0) -> Iterator[Pack]:
+        """The rows from number ``start`` on, without end."""
+        for block in self._blocks():
+            if start < block.rows:
+                yield from block.packs()[start:]
+            start = max(0, start - block.rows)
 
     def batches(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[list[Pack]]:
         """The batches of one rank from number ``start`` on, each of ``batch_size`` rows.
@@ -84,76 +79,136 @@ class PackPlan:
         The ranks of ``world`` share each global batch of ``batch_size * world`` rows; together
         they see every row once.
         """
-        packs = self.packs()
         size = self.batch_size * world
-        next(islice(packs, start * size, start * size), None)
+        packs = self.packs(start * size)
         while True:
             yield list(islice(packs, size))[rank::world]
 
     def batches_for(self, samples: int, world: int = 1) -> int:
         """Global batches until at least ``samples`` samples have been seen."""
-        packs = self.packs()
-        seen = count = 0
-        while seen < samples:
-            seen += sum(len(row) for row in islice(packs, self.batch_size * world))
-            count += 1
-        return count
+        return self._batches_until(samples, world, lambda block: np.ones_like(block.length))
+
+    def batches_for_tokens(self, tokens: int, world: int = 1) -> int:
+        """Global batches until at least ``tokens`` tokens have been seen, padding not counted."""
+        return self._batches_until(tokens, world, lambda block: block.length)
 
     def utilisation(self, batches: int) -> float:
         """Share of the tokens of the first ``batches`` batches that are not padding, 0 to 1."""
         rows = list(islice(self.packs(), batches * self.batch_size))
-        used = sum(int(self.lengths[source][index]) for row in rows for source, index in row)
+        used = sum(int(self.lengths[item.source][item.index]) for row in rows for item in row)
         return used / (len(rows) * self.sequence_length)
 
-    def _stream(self, source: int) -> Iterator[int]:
-        epoch = 0
+    def _batches_until(self, goal: int, world: int, worth: Callable[[Block], np.ndarray]) -> int:
+        """Global batches until the worth of all samples seen is at least ``goal``."""
+        seen = rows = 0
+        for block in self._blocks():
+            totals = seen + np.cumsum(np.bincount(block.row, worth(block), block.rows))
+            if totals[-1] >= goal:
+                rows += int(np.searchsorted(totals, goal)) + 1
+                break
+            seen, rows = int(totals[-1]), rows + block.rows
+        return -(-rows // (self.batch_size * world))
+
+    def _blocks(self) -> Iterator[Block]:
+        """The blocks in order; first few are packed at a time, then more and more."""
+        epochs = [
+            Epochs(lengths > 0, sizes, (self.seed, source), self.shuffle)
+            for source, (lengths, sizes) in enumerate(
+                zip(self.lengths, self.chunk_sizes, strict=True)
+            )
+        ]
+        mixture, size = Mixture(epochs, self.weights), self._block_samples()
+        first, count = 0, 1
         while True:
-            order = self._epoch(source, epoch)
-            yield from order[self.lengths[source][order] > 0].tolist()
-            epoch += 1
+            stretches = [
+                mixture.between(b * size, (b + 1) * size) for b in range(first, first + count)
+            ]
+            yield from self._packed([stretch for stretch in stretches if len(stretch.index)])
+            first, count = first + count, min(2 * count, GROUP_BLOCKS)
 
-    def _epoch(self, source: int, epoch: int) -> np.ndarray:
-        """A permutation that reads a few chunks at a time: shuffle chunks, then in windows."""
-        ends = np.cumsum(self.chunk_sizes[source])
-        if not self.shuffle:
-            return np.arange(ends[-1])
-        random = np.random.default_rng((self.seed, source, epoch))
-        chunks = np.split(np.arange(ends[-1]), ends[:-1])
-        order = random.permutation(len(chunks))
-        windows = [order[i : i + WINDOW_CHUNKS] for i in range(0, len(order), WINDOW_CHUNKS)]
-        return np.concatenate(
-            [random.permutation(np.concatenate([chunks[i] for i in window])) for window in windows]
-        )
+    def _packed(self, stretches: list[Stretch]) -> list[Block]:
+        lengths = [self._lengths_of(stretch) for stretch in stretches]
+        table = np.zeros((len(lengths), max(map(len, lengths), default=0)), np.int32)
+        for line, each in zip(table, lengths, strict=True):
+            line[: len(each)] = each
+        rows = pack(table, self.sequence_length)
+        return [
+            Block(stretch, each, row[: len(each)])
+            for stretch, each, row in zip(stretches, lengths, rows, strict=True)
+        ]
+
+    def _lengths_of(self, stretch: Stretch) -> np.ndarray:
+        """(samples,) int64."""
+        found = np.zeros(len(stretch.index), np.int64)
+        for source, lengths in enumerate(self.lengths):
+            here = stretch.source == source
+            found[here] = lengths[stretch.index[here]]
+        return found
+
+    def _block_samples(self) -> int:
+        """Samples that fill ``BLOCK_ROWS`` rows, roughly, but not too many."""
+        means = [int(lengths.sum()) / int((lengths > 0).sum()) for lengths in self.lengths]
+        mean = sum(m * w for m, w in zip(means, self.weights, strict=True)) / sum(self.weights)
+        return min(BLOCK_SAMPLES, int(BLOCK_ROWS * self.sequence_length / mean) + 1)
 
 
-def pack(items: Iterable[tuple[Item, int]], room: int, shortest: int = 1) -> Iterator[Pack]:
-    """Packs items into rows: best fit among a bounded number of open rows.
+@dataclass(frozen=True)
+class Block:
+    """A stretch of the order with the row of each sample.
+
+    Attributes:
+        stretch: the samples in order.
+        length: their tokens, (samples,) int64.
+        row: the rows that they are in, (samples,) int32, counted in the order of their opening.
+    """
+
+    stretch: Stretch
+    length: np.ndarray
+    row: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return int(self.row.max()) + 1
+
+    def items(self) -> list[Item]:
+        """The samples in order."""
+        return [Item(*item) for item in zip(*(c.tolist() for c in self.stretch), strict=True)]
+
+    def packs(self) -> list[Pack]:
+        """The rows with their samples."""
+        packs: list[Pack] = [[] for _ in range(self.rows)]
+        for item, row in zip(self.items(), self.row.tolist(), strict=True):
+            packs[row].append(item)
+        return packs
+
+
+def pack(lengths: np.ndarray, room: int) -> np.ndarray:
+    """Packs several lists of samples into rows, side by side: best fit among a few open rows.
+
+    A sample goes into that open row in which it leaves the least room. Where it fits into none, a
+    row is opened for it in the place of the fullest.
 
     Args:
-        items: (item, length) in order; 0 < length <= ``room``.
-        room: tokens of a row.
-        shortest: the least length that occurs; a row with less room left is full.
+        lengths: (lists, samples) int; a list ends with zeros where it has fewer samples.
+        room: tokens of a row, at least the longest length.
 
-    Yields:
-        Rows, each as soon as it is full or ``OPEN_ROWS`` rows were opened after it; what is still
-        open when the items end comes last, oldest first. Each item is in exactly one row.
+    Returns:
+        (lists, samples) int32: the row of each sample, counted in the order of opening.
     """
-    rows: dict[int, Pack] = {}  # open rows by number, oldest first
-    left: list[tuple[int, int]] = []  # (room left, number of the row), sorted
-    opened = 0
-    for item, length in items:
-        at = bisect_left(left, (length, -1))
-        if at < len(left):
-            remaining, row = left.pop(at)
-        else:
-            remaining, row, opened = room, opened, opened + 1
-        rows.setdefault(row, []).append(item)
-        if remaining - length < shortest:
-            yield rows.pop(row)
-        else:
-            insort(left, (remaining - length, row))
-        oldest = next(iter(rows), opened)
-        if oldest < opened - OPEN_ROWS:
-            left = [entry for entry in left if entry[1] != oldest]
-            yield rows.pop(oldest)
-    yield from rows.values()
+    lists = np.arange(len(lengths))
+    left = np.zeros((len(lengths), OPEN_ROWS), np.int32)  # room left in the open rows
+    open_rows = np.zeros_like(left)  # and their numbers
+    opened = np.zeros(len(lengths), np.int32)
+    rows = np.zeros(lengths.shape, np.int32)
+    for column, length in enumerate(lengths.T.astype(np.int32)):
+        after = left - length[:, None]
+        place = after.view(np.uint32).argmin(1)  # what is below 0 is above all as unsigned
+        none = after[lists, place] < 0
+        if none.any():
+            place[none] = left[none].argmin(1)
+            fresh = lists[none], place[none]
+            left[fresh], open_rows[fresh] = room, opened[none]
+            opened += none
+        left[lists, place] -= length
+        rows[:, column] = open_rows[lists, place]
+    return rows

@@ -179,6 +179,17 @@ class Renderer:
         settings = [template, self.system, images, self.tokens_per_tile, self.tokenizer.to_str()]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
+    def within(self, images: ImageProcessor) -> Renderer:
+        """The same renderer with another image budget."""
+        return Renderer(
+            self.tokenizer,
+            self.template,
+            self.image_tokens,
+            images,
+            self.tokens_per_tile,
+            system=self.system,
+        )
+
     def _conversation(self, turns: Sequence[Turn], text: str, system: str | None) -> Prompt:
         system = self.system if system is None else system
         script = Script(self._words)

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image
 
+from lightning_mono.errors import DataError
+
 Split = Literal["train", "test"]
+
+Fault = Literal[
+    "malformed record",
+    "missing file",
+    "unsafe path",
+    "unreadable image",
+    "too large",
+    "too long",
+    "image count",
+    "bad text",
+    "nothing to learn",
+]
+"""Why a sample cannot be used, in the words of a report.
+
+malformed record: not JSON, a key is missing or of the wrong type; a damaged archive or table.
+missing file: the image is not there, or cannot be opened. unsafe path: absolute, or it leaves the
+root by ``..`` or by a link. unreadable image: no image, damaged or cut off. too large: more pixels
+or bytes than anyone means. too long: more text than that. image count: as many ``<image>`` as
+images, or none. bad text: not UTF-8. nothing to learn: an answer is empty, or there is none.
+"""
 
 PLACEHOLDER = "<image>"
 """Stands for a picture in a question."""
@@ -78,6 +101,32 @@ class Skipped:
 
     id: str
     reason: str
+    fault: Fault = "malformed record"
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A sample that is still to be read, by whichever process.
+
+    Attributes:
+        read: reads it; None where it belongs to the other split.
+        nbytes: what it takes to send it to another process, roughly.
+    """
+
+    read: Callable[[], Sample | Skipped | None]
+    nbytes: int
+
+
+class SampleError(DataError):
+    """Says of one sample, or one file of it, why it cannot be used."""
+
+    def __init__(self, fault: Fault, reason: str) -> None:
+        super().__init__(fault, reason)  # both, or it could not be pickled
+        self.fault = fault
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def without_leading(question: str) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from litdata import StreamingDataset
 
+from lightning_mono.data.remote import Mirror
 from lightning_mono.data.sample import Exchange, Sample
 from lightning_mono.errors import DataError
 
@@ -60,19 +61,24 @@ class Store:
     it changes chunks; the least recently used chunks leave when ``CACHE_BYTES`` is exceeded.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
         """Opens a folder that :func:`lightning_mono.data.prepare.prepare` returned.
 
+        Args:
+            folder: the folder, or the address of a copy in an object store (``s3://...``).
+
         Raises:
-            DataError: it is not such a folder.
+            DataError: it is not such a folder, or cannot be reached.
         """
-        self.folder = folder
+        self._mirror = Mirror.of(str(folder)) if "://" in str(folder) else None
+        self.folder = folder = self._mirror.folder if self._mirror else Path(folder)
         try:
             chunks = json.loads((folder / "index.json").read_text())["chunks"]
             self.manifest = json.loads((folder / "manifest.json").read_text())
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{folder} is not a prepared data set; prepare it again") from error
         self.chunk_sizes: list[int] = [chunk["chunk_size"] for chunk in chunks]
+        self._files: list[str] = [chunk["filename"] for chunk in chunks]
         self._starts = list(accumulate(self.chunk_sizes, initial=0))
         self._forget()
 
@@ -86,7 +92,7 @@ class Store:
         return from_record(self._chunk(chunk)[index - self._starts[chunk]])
 
     def __getstate__(self) -> dict[str, object]:
-        kept = ("folder", "manifest", "chunk_sizes", "_starts")
+        kept = ("folder", "manifest", "chunk_sizes", "_starts", "_files", "_mirror")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -113,6 +119,8 @@ class Store:
         return records
 
     def _read(self, chunk: int) -> list[Record]:
+        if self._mirror is not None:
+            self._mirror.have(self._files[chunk])
         if self._dataset is None:
             self._dataset = StreamingDataset(str(self.folder))
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from lightning_mono.errors import DataError
-from lightning_mono.metrics import ExactMatch, matches, normalise
+from lightning_mono.metrics import matches, normalise
 
 if TYPE_CHECKING:
     from lightning_mono.data.sample import Sample
@@ -129,8 +129,8 @@ def score(
     tallies: dict[str, Counter[str]] = {}  # how often each answer is right, by kind of question
     for p in predictions:
         tallies.setdefault(p.kind, Counter())[normalise(p.answer)] += 1
-    right = _correct(predictions, list(tallies))
-    blind = None if question_only is None else _correct(question_only, list(tallies))
+    right = _correct(predictions)
+    blind = None if question_only is None else _correct(question_only)
     by_kind = {
         kind: KindScores(
             accuracy=right[kind] / tally.total(),
@@ -153,14 +153,9 @@ def score(
     )
 
 
-def _correct(predictions: Sequence[Prediction], kinds: Sequence[str]) -> dict[str, int]:
-    metric = ExactMatch(kinds, sync_on_compute=False)  # these are all the predictions there are
-    metric.update(
-        [p.prediction for p in predictions],
-        [p.answer for p in predictions],
-        [p.kind for p in predictions],
-    )
-    return dict(zip(kinds, metric.correct.tolist(), strict=True))
+def _correct(predictions: Sequence[Prediction]) -> Counter[str]:
+    """Count right predictions by kind of question."""
+    return Counter(p.kind for p in predictions if matches(p.prediction, p.answer))
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

@@ -1,13 +1,8 @@
-"""Exact match of short answers, overall and by kind of question."""
+"""Exact match of short answers (GQA, ScienceQA), overall and by kind of question."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+from lightning_mono.metrics.answers import AnswerMetric, Question
 
 
 def normalise(text: str) -> str:
@@ -24,58 +19,19 @@ def matches(prediction: str, answer: str) -> bool:
     return normalise(prediction) == normalise(answer)
 
 
-class ExactMatch(Metric):
-    """Share of predictions that are the answer, overall and for each kind of question.
+class ExactMatch(AnswerMetric[Question]):
+    """Share of predictions that are one of the right answers, after `normalise`.
 
-    The states are counts that add up over ranks, so ranks may hold different numbers of questions
-    and the result is still that of one process that saw them all.
-
-    Args:
-        kinds: the kinds of question that may come, each once. Their order is that of the states.
-        options: of every torchmetrics metric, e.g. `sync_on_compute`.
-
-    Raises:
-        ValueError: from `update`, for a kind that is not among `kinds` or lists of unequal length.
+    GQA's own `eval.py` compares strings as they are; LLaVA's conversion for it lowers case and
+    strips full stops, which is this rule; InternVL lowers case and strips blanks only; lmms-eval
+    drops all punctuation. Results: `accuracy` and `accuracy/<kind>`, between 0 and 1.
     """
 
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
+    def check(self, question: Question) -> None:
+        """Refuse a question without an answer."""
+        if not question.answers:
+            raise ValueError("it has no answer")
 
-    correct: Tensor  # (kinds,) int64
-    total: Tensor  # (kinds,) int64
-
-    def __init__(self, kinds: Sequence[str], **options: Any) -> None:
-        super().__init__(**options)
-        if len(set(kinds)) != len(kinds) or not kinds:
-            raise ValueError(f"kinds: need at least one, each once, got {list(kinds)}")
-        self.kinds = tuple(kinds)
-        zeros = torch.zeros(len(kinds), dtype=torch.int64)
-        self.add_state("correct", zeros.clone(), dist_reduce_fx="sum")
-        self.add_state("total", zeros.clone(), dist_reduce_fx="sum")
-
-    def update(
-        self, predictions: Sequence[str], answers: Sequence[str], kinds: Sequence[str]
-    ) -> None:
-        """Count one batch: `predictions[i]` was given where `answers[i]` is right."""
-        unknown = sorted(set(kinds) - set(self.kinds))
-        if unknown:
-            raise ValueError(f"kind {unknown[0]!r} is not one of {', '.join(self.kinds)}")
-        for prediction, answer, kind in zip(predictions, answers, kinds, strict=True):
-            row = self.kinds.index(kind)
-            self.correct[row] += matches(prediction, answer)
-            self.total[row] += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return float32 shares `accuracy`, `accuracy/<kind>` and int64 counts `questions...`.
-
-        A share of no questions is NaN.
-        """
-        result = {
-            "accuracy": self.correct.sum() / self.total.sum(),
-            "questions": self.total.sum(),
-        }
-        for row, kind in enumerate(self.kinds):
-            result[f"accuracy/{kind}"] = self.correct[row] / self.total[row]
-            result[f"questions/{kind}"] = self.total[row]
-        return result
+    def measure(self, prediction: str, question: Question) -> tuple[float, ...]:
+        """Return 1 for a match, else 0."""
+        return (float(any(matches(prediction, answer) for answer in question.answers)),)

@@ -49,10 +49,14 @@ class Attention(nn.Module):
         self.qkv = Experts(QKV(config), visual=visual)
         self.out = Experts(out, visual=visual)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(batch, tokens, hidden) -> the same shape."""
+    def forward(self, x: Tensor, context: Context, norm: Experts) -> Tensor:
+        """(batch, tokens, hidden), which ``norm`` norms -> the same shape.
+
+        The norm is handed in because a kernel may do it as part of the projection.
+        """
         batch, tokens, _ = x.shape
-        heads = self.qkv(x, context.layout).view(batch, tokens, -1, self.head_dim).transpose(1, 2)
+        heads = self.qkv.after(norm, x, context.layout).view(batch, tokens, -1, self.head_dim)
+        heads = heads.transpose(1, 2)
         q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         q = rotate(q, context.cos, context.sin)
         k = rotate(k, context.cos, context.sin)

@@ -39,6 +39,16 @@ class Experts(nn.Module):
         y = self.kernel(x.reshape(-1, x.shape[-1]), layout, self.text, self.visual)
         return y.view(*x.shape[:-1], y.shape[-1])
 
+    def after(self, norm: Experts, x: Tensor, layout: ModalityLayout) -> Tensor:
+        """The experts of rows that are normed first: in one step, where the kernel has one."""
+        normed = getattr(self.kernel, "normed", None)
+        if normed is not None and self.visual is not None:
+            norms = norm.text, norm.visual or norm.text
+            y = normed(x.reshape(-1, x.shape[-1]), layout, self.text, self.visual, norms)
+            if y is not None:
+                return y.view(*x.shape[:-1], y.shape[-1])
+        return self(norm(x, layout), layout)
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, with the mean square taken in fp32."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from lightning_mono.backbones.config import DecoderConfig, RopeScaling
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 
@@ -25,3 +28,11 @@ MONO_INTERNVL_2B = MonoConfig(
     image_context_id=92_546,
 )
 """Mono-InternVL-2B: InternLM2-chat-1.8B with an FFN expert in every layer (section 4.1)."""
+
+PUBLISHED: Mapping[str, MonoConfig] = MappingProxyType(
+    {
+        f"OpenGVLab/Mono-InternVL-2B{stage}": MONO_INTERNVL_2B
+        for stage in ("", "-S1-1", "-S1-2", "-S1-3")
+    }
+)
+"""Hub id -> its shape, that of all stages being the same."""

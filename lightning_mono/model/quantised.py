@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.errors import CheckpointError
+from lightning_mono.kernels.contract import compute_dtype
 from lightning_mono.params import GROUPS, QUANTISABLE, grouped
 
 BLOCK = 64
@@ -68,10 +69,7 @@ class QuantisedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in autocast's dtype where that is on, as any linear layer."""
-        kind = x.device.type
-        if torch.is_autocast_enabled(kind):
-            x = x.to(torch.get_autocast_dtype(kind))
-        y = _Product.apply(x, self)
+        y = _Product.apply(x.to(compute_dtype(x)), self)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def came_from(self, weight: Tensor) -> bool:

@@ -29,7 +29,7 @@ class Layer:
 
 
 def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads, merges, types and checks a recipe.
+    """Reads, merges, types and checks a recipe. Its data need not be there: fit asks for them.
 
     Args:
         name: a YAML file, or the name of a shipped recipe (``quickstart``, ``micro/language``).
@@ -57,7 +57,8 @@ def load_with_origins(
     except OmegaConfBaseException as error:
         found.append(_line(error))
     else:
-        found += [line for line in problems(recipe) if line.partition(":")[0] not in missing]
+        every = problems(recipe)
+        found += [line for line in every if line.partition(":")[0] not in missing]
     if found or recipe is None:
         raise RecipeError("\n".join(f"{path}: {problem}" for problem in found))
     origins: dict[str, str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import cast
 
 from omegaconf import OmegaConf
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.params import expand
-from lightning_mono.recipe.schema import OptimSection, Recipe
+from lightning_mono.recipe.schema import ImageSection, OptimSection, Recipe
 from lightning_mono.stages import Duration, Optim, Stage, StageSchedule
 
 
@@ -31,6 +31,14 @@ def merged_optim(recipe: Recipe, stage: str) -> Optim:
     values = asdict(section)
     values["betas"] = tuple(section.betas)
     return Optim(**values)
+
+
+def merged_image(recipe: Recipe, data: str) -> ImageSection:
+    """The recipe's image tiles with what a data set changes of them."""
+    changed = {
+        key: value for key, value in vars(recipe.data[data].image).items() if value is not None
+    }
+    return replace(recipe.image, **changed)
 
 
 def build_stages(
@@ -55,6 +63,8 @@ def build_stages(
                 data=section.data,
                 optim=merged_optim(recipe, name),
                 lr_scale=dict(section.lr_scale),
+                accumulate=section.accumulate,
+                fresh=section.optimizer_state == "fresh",
             )
         )
     return StageSchedule(tuple(stages)).cut(recipe.trainer.max_steps)

@@ -63,6 +63,9 @@ class ModelSection:
     """Instead of a backbone: a monolithic model to train further, as a folder in the published
     layout, a run, or a hub id. Its patchifier comes with it, and so do its experts; layers named
     under experts that lack them get new ones, copies of their text weights."""
+    init_from: str | None = None
+    """The weights to begin with: those that another run's stage ended with, as RUN/STAGE
+    (runs/evip/S1.2), or those of a .ckpt file. Experts that it lacks are copies of text weights."""
     patchifier: PatchifierSection | None = None
     """Leave out for a model that reads text only."""
     experts: ExpertsSection = field(default_factory=ExpertsSection)
@@ -103,9 +106,13 @@ class OptimSection:
     """Largest gradient norm; 0 turns clipping off."""
     warmup_steps: int = 0
     schedule: str = "constant"
-    """constant or cosine, over each stage."""
+    """After the warm-up, over each stage: constant; cosine; or wsd, constant and at last down."""
     min_lr_ratio: float = 0.0
-    """Where cosine ends, as a share of lr."""
+    """Where cosine and wsd end, as a share of lr."""
+    decay_share: float = 0.1
+    """The part of the stage over which wsd goes down."""
+    layer_decay: float = 1.0
+    """Factor on the rate for each layer below the last; patchifier and embeddings are below all."""
 
 
 @dataclass
@@ -126,6 +133,15 @@ class SourceSection:
 
 
 @dataclass
+class TilesSection:
+    """What a data set changes of the recipe's ``image``; what is left out stays as it is there."""
+
+    min_tiles: int | None = None
+    max_tiles: int | None = None
+    thumbnail: bool | None = None
+
+
+@dataclass
 class DataSection:
     """A mixture of sources, packed into sequences."""
 
@@ -138,6 +154,14 @@ class DataSection:
     """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
     """Processes that decode and tokenize; the order of samples does not depend on it."""
+    image: TilesSection = field(default_factory=TilesSection)
+    """Image budget of this data set."""
+    jpeg: list[int] | None = None
+    """[75, 100]: compress each tile anew, in a quality drawn between the two (InternVL)."""
+    tokens_per_sample: float | None = None
+    """For `plan` where the data are not prepared: tokens of a sample on the average."""
+    visual_share: float | None = None
+    """For `plan` where the data are not prepared: image tokens among all, from 0 to 1."""
 
 
 @dataclass
@@ -145,7 +169,7 @@ class StageSection:
     """One stage of the curriculum."""
 
     duration: str = MISSING
-    """300 steps, 900_000 samples or 2 epochs."""
+    """300 steps, 900_000 samples, 2_000_000 tokens or 2 epochs."""
     train: list[str] = MISSING
     """Parameter groups that learn: patchifier, experts.ffn, experts.attention, attention, ..."""
     data: str = MISSING
@@ -154,6 +178,10 @@ class StageSection:
     """Keys of ``optim`` that differ in this stage."""
     lr_scale: dict[str, float] = field(default_factory=dict)
     """Factor on the learning rate, by parameter group."""
+    accumulate: int = 1
+    """Parts that a step's batch is computed in, one after the other, to save memory."""
+    optimizer_state: str = "keep"
+    """keep: what goes on training keeps its moments; fresh: the stage begins without any."""
 
 
 @dataclass
@@ -173,6 +201,12 @@ class TrainerSection:
     checkpoint_every: int = 200
     """Steps between checkpoints; each stage's end is saved as well."""
     log_every: int = 10
+    attention_every: int = 50
+    """Steps between readings of how much attention falls on images; 0 reads none."""
+    activation_checkpointing: bool = False
+    """Compute the layers' inner values again on the way back instead of keeping them."""
+    ema: float | None = None
+    """Export averaged weights: average += (1 - ema)(weight - average) at each step, e.g. 0.999."""
 
 
 @dataclass

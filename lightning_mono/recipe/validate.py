@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -9,8 +10,15 @@ from pathlib import Path
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.params import ALIASES, GROUPS, QUANTISABLE
-from lightning_mono.recipe.schema import BenchmarkSection, Recipe, SourceSection
-from lightning_mono.stages import Duration, Optim
+from lightning_mono.recipe.schema import (
+    BenchmarkSection,
+    ImageSection,
+    Recipe,
+    SourceSection,
+    StageSection,
+    TilesSection,
+)
+from lightning_mono.stages import SCHEDULES, Duration, Optim
 
 SOURCES = (
     "easy_vqa",
@@ -19,10 +27,23 @@ SOURCES = (
     "easy_vqa_reading",
     "art4apps",
     "tuxpaint",
+    "tux_scenes",
+    "tux_scenes_blind",
+    "emoji",
+    "gcompris_words",
+    "gcompris_paragraphs",
+    "gcompris_photos",
+    "gimp_help",
+    "plots",
+    "pdf_pages",
     "stdlib_docs",
     "text_files",
     "jsonl",
+    "llava",
+    "webdataset",
+    "table",
 )
+OF_FILES = ("text_files", "jsonl", "llava", "webdataset", "table")
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
 KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton")
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
@@ -32,7 +53,10 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
 def problems(recipe: Recipe) -> list[str]:
-    """Every problem, each one line that starts with the key; an empty list means it can run."""
+    """Every problem, each one line that starts with the key; an empty list means it is sound.
+
+    A sound recipe may still need data or weights that are not there; see :func:`needs`.
+    """
     return [
         *_model(recipe),
         *_quantize(recipe),
@@ -93,7 +117,7 @@ def _quantize(recipe: Recipe) -> Iterator[str]:
     instead = "or set model.quantize=none"
     if recipe.model.scratch is not None:
         yield "model.quantize: train a new model in a recipe of its own, and name it as backbone"
-    if trainer.kernel in ("grouped", "triton"):
+    if trainer.kernel == "grouped":
         yield f"trainer.kernel: {trainer.kernel} does not read {scheme}; use gathered, {instead}"
     if trainer.strategy.startswith("mono_fsdp"):
         sharded = f"trainer.strategy: {trainer.strategy} does not shard {scheme}"
@@ -156,6 +180,8 @@ def _placements(recipe: Recipe) -> Iterator[str]:
 
 
 def _data(recipe: Recipe) -> Iterator[str]:
+    from lightning_mono.recipe.resolve import merged_image
+
     for name, section in recipe.data.items():
         key = f"data.{name}"
         if not section.sources:
@@ -166,8 +192,27 @@ def _data(recipe: Recipe) -> Iterator[str]:
         yield from _choice(f"{key}.loss", section.loss, ("token", "sample", "square"))
         if section.workers < 0:
             yield f"{key}.workers: must be 0 or more"
+        if section.tokens_per_sample is not None and not section.tokens_per_sample > 0:
+            yield f"{key}.tokens_per_sample: {section.tokens_per_sample} must be above 0"
+        if section.visual_share is not None and not 0 <= section.visual_share <= 1:
+            yield f"{key}.visual_share: {section.visual_share} must be between 0 and 1"
+        if section.image != TilesSection():
+            yield from _tiles(f"{key}.image", merged_image(recipe, name))
+        if section.jpeg is not None:
+            yield from _jpeg(f"{key}.jpeg", section.jpeg)
         for source_name, source in section.sources.items():
             yield from _source(f"{key}.sources.{source_name}", source)
+
+
+def _tiles(key: str, image: ImageSection) -> Iterator[str]:
+    yield from _positive(image, key, "min_tiles", "max_tiles")
+    if image.min_tiles > image.max_tiles:
+        yield f"{key}.min_tiles: {image.min_tiles} is more than max_tiles, {image.max_tiles}"
+
+
+def _jpeg(key: str, qualities: list[int]) -> Iterator[str]:
+    if len(qualities) != 2 or not 1 <= qualities[0] <= qualities[-1] <= 100:
+        yield f"{key}: {qualities} is no range of qualities from 1 to 100; write [75, 100]"
 
 
 def _source(key: str, source: SourceSection) -> Iterator[str]:
@@ -175,15 +220,54 @@ def _source(key: str, source: SourceSection) -> Iterator[str]:
         yield f"{key}: name a source or a path; one of the two"
     if source.source is not None:
         yield from _choice(f"{key}.source", source.source, SOURCES)
-        path = source.options.get("path")
-        if source.source in ("text_files", "jsonl") and path is None:
+        if source.source in OF_FILES and source.options.get("path") is None:
             yield f"{key}.options.path: {source.source} needs the path of its files"
-        elif path is not None and not Path(path).expanduser().exists():
-            yield f"{key}.options.path: {path} does not exist"
-    if source.path is not None and not (Path(source.path) / "index.json").is_file():
-        yield f"{key}.path: {source.path} holds no prepared chunks (no index.json)"
     if source.weight <= 0:
         yield f"{key}.weight: {source.weight} must be above 0"
+
+
+def _started(path: Path) -> bool:
+    """Whether there is such a checkpoint file, or RUN/STAGE has ended."""
+    if path.suffix == ".ckpt":
+        return path.is_file()
+    ends = (path.parent / "checkpoints").glob(f"stage={glob.escape(path.name)}-step=*.ckpt")
+    return any(ends)
+
+
+def _there(path: str) -> bool:
+    """Whether a path is there, or is a pattern, which is looked at when it is read."""
+    return bool(re.search(r"[*?{\[]", path)) or Path(path).expanduser().exists()
+
+
+def _prepared(key: str, path: str) -> Iterator[str]:
+    """A folder on this machine holds chunks; what an object store has, only the store knows."""
+    if "://" in path or (Path(path) / "index.json").is_file():
+        return
+    inside = Path(path) / "train"
+    hint = "; prepare it with lightning-mono prepare"
+    if (inside / "index.json").is_file():
+        hint = f"; {inside} does"
+    yield f"{key}: {path} holds no prepared chunks (no index.json){hint}"
+
+
+def needs(recipe: Recipe) -> Iterator[str]:
+    """What a sound recipe still lacks before it can run: data and weights that are not there."""
+    start = recipe.model.init_from
+    if start is not None and not _started(Path(start).expanduser()):
+        yield f"model.init_from: {start} is not there; run that recipe up to this stage first"
+    sources = {
+        f"data.{name}.sources.{source_name}": source
+        for name, section in recipe.data.items()
+        for source_name, source in section.sources.items()
+    }
+    if recipe.evaluation.retention_source is not None:
+        sources["evaluation.retention_source"] = recipe.evaluation.retention_source
+    for key, source in sources.items():
+        path = source.options.get("path")
+        if source.source is not None and path is not None and not _there(path):
+            yield f"{key}.options.path: {path} does not exist"
+        if source.path is not None:
+            yield from _prepared(f"{key}.path", source.path)
 
 
 def _stages(recipe: Recipe) -> Iterator[str]:
@@ -206,15 +290,31 @@ def _stages(recipe: Recipe) -> Iterator[str]:
         for word in section.lr_scale:
             yield from _choice(f"{key}.lr_scale", word, tuple(GROUPS))
         yield from _choice(f"{key}.data", section.data, tuple(recipe.data))
+        yield from _choice(f"{key}.optimizer_state", section.optimizer_state, ("keep", "fresh"))
+        yield from _accumulate(recipe, key, section)
         try:
             optim = merged_optim(recipe, name)
         except RecipeError as error:
             yield str(error)
             continue
         yield from _optimizer(recipe, f"{key}.optim", optim)
-        yield from _choice(f"{key}.optim.schedule", optim.schedule, ("constant", "cosine"))
+        yield from _choice(f"{key}.optim.schedule", optim.schedule, SCHEDULES)
         yield from _optim(f"{key}.optim", optim)
         yield from _trainable(recipe, name)
+
+
+def _accumulate(recipe: Recipe, key: str, section: StageSection) -> Iterator[str]:
+    """Each device computes the same number of parts, none of them empty."""
+    if section.accumulate < 1:
+        yield f"{key}.accumulate: {section.accumulate} must be 1 or more"
+    elif section.data in recipe.data and recipe.trainer.devices > 0:
+        rows = recipe.data[section.data].batch_size // recipe.trainer.devices
+        if rows % section.accumulate:
+            yield (
+                f"{key}.accumulate: {section.accumulate} parts of {rows} sequences a device are "
+                f"not equal; make data.{section.data}.batch_size a multiple of "
+                f"{section.accumulate * recipe.trainer.devices}"
+            )
 
 
 def _optimizer(recipe: Recipe, key: str, optim: Optim) -> Iterator[str]:
@@ -238,6 +338,9 @@ def _optim(key: str, optim: Optim) -> Iterator[str]:
     for name in ("eps", "weight_decay", "grad_clip", "warmup_steps"):
         if not getattr(optim, name) >= 0:
             yield f"{key}.{name}: {getattr(optim, name)} must be 0 or more"
+    for name in ("decay_share", "layer_decay"):
+        if not 0 < getattr(optim, name) <= 1:
+            yield f"{key}.{name}: {getattr(optim, name)} must be above 0, and 1 at most"
     if not 0 <= optim.min_lr_ratio <= 1:
         yield f"{key}.min_lr_ratio: {optim.min_lr_ratio} must be between 0 and 1"
 
@@ -267,6 +370,10 @@ def _trainer(recipe: Recipe) -> Iterator[str]:
     else:
         yield from _choice("trainer.precision", trainer.precision, PRECISIONS)
     yield from _positive(trainer, "trainer", "devices", "checkpoint_every", "log_every")
+    if trainer.attention_every < 0:
+        yield f"trainer.attention_every: {trainer.attention_every} must be 0 or more"
+    if trainer.ema is not None and not 0 <= trainer.ema < 1:
+        yield f"trainer.ema: {trainer.ema} must be from 0 to below 1; leave it out for none"
     if trainer.max_steps is not None and trainer.max_steps <= 0:
         yield "trainer.max_steps: must be above 0; leave it out to run the whole schedule"
     if trainer.devices > 1 and trainer.strategy == "mono_single":

@@ -104,16 +104,22 @@ def shard(module: pl.LightningModule, mesh: DeviceMesh) -> None:
     """Shards each decoder layer as a unit, and what is outside them as another, in place.
 
     The unit around all is the Lightning module and not its model, and its step counts as its
-    forward pass: the head runs outside the model's own, and a unit has to see all its uses.
+    forward pass: the head runs outside the model's own, and a unit has to see all its uses. A
+    module that runs backward inside its step names what goes before it in ``forward_methods``.
     """
     for block in module.modules():
         if isinstance(block, Block):
             fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
-    for step in ("training_step", "validation_step", "test_step", "predict_step"):
-        if is_overridden(step, module):
-            register_fsdp_forward_method(module, step)
+    for method in getattr(module, "forward_methods", _steps(module)):
+        register_fsdp_forward_method(module, method)
     module.register_forward_hook(_reshard_after_reading)
+
+
+def _steps(module: pl.LightningModule) -> list[str]:
+    """What Lightning calls instead of ``forward``."""
+    steps = ("training_step", "validation_step", "test_step", "predict_step")
+    return [step for step in steps if is_overridden(step, module)]
 
 
 def refuse_quantised_weights(module: nn.Module) -> None:

@@ -1,6 +1,8 @@
 """In each stage exactly what it names learns, and nothing else keeps gradients or moments."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from lightning_mono import params
 from lightning_mono.checkpoints.run import read
 from lightning_mono.journal import Journal
 from lightning_mono.recipe import load_recipe
-from lightning_mono.training import fit
+from lightning_mono.training import FitResult, fit
 
 
 def test_exactly_the_named_groups_change(recipe_file: Path) -> None:
@@ -41,6 +43,87 @@ def test_exactly_the_named_groups_change(recipe_file: Path) -> None:
     assert moments["language"] == text
     assert moments["concept"] == {"patchifier", "experts.ffn"}
     assert moments["alignment"] == {"experts.ffn", "experts.attention", "attention"}
+
+
+STAGES = {
+    "language": {"ffn", "attention", "norms", "embeddings"},
+    "concept": {"patchifier", "experts.ffn"},
+    "alignment": {"experts.ffn", "experts.attention", "attention"},
+}
+
+
+def test_what_is_frozen_has_no_gradient_and_no_moments_at_any_step(
+    watched: Callable[..., FitResult],
+) -> None:
+    """Tensor by tensor; and the moments take as much memory as two copies of what trains."""
+    sizes = []
+
+    def look(trainer: Any, module: Any) -> None:
+        stage = ["language"] * 4 + ["concept"] * 5 + ["alignment"] * 5
+        groups = module.group_names()
+        learns = {n for group in STAGES[stage[trainer.global_step - 1]] for n in groups[group]}
+        state, moments = trainer.optimizers[0].state, 0
+        for name, parameter in module.model.named_parameters():
+            assert parameter.requires_grad is (name in learns), name
+            assert (parameter.grad is not None) is (name in learns), name
+            assert (parameter in state) is (name in learns), name
+            if name in learns:
+                held = [v for v in state[parameter].values() if v.shape == parameter.shape]
+                assert sum(v.nbytes for v in held) == 2 * parameter.nbytes, name
+                moments += 2 * parameter.nbytes
+        assert all(parameter.requires_grad for parameter in state)
+        sizes.append(moments)
+
+    watched(look)
+    language, concept, alignment = sizes[0], sizes[4], sizes[9]
+    assert sizes == [language] * 4 + [concept] * 5 + [alignment] * 5
+    assert concept < language / 2, "the second stage trains less and must hold less"
+
+
+@pytest.mark.parametrize("policy", ["keep", "fresh"])
+def test_moments_are_kept_or_not_as_the_stage_says(
+    watched: Callable[..., FitResult], policy: str
+) -> None:
+    """experts.ffn goes on training from the second stage to the third; resuming is no entering."""
+    counts = []
+
+    def look(trainer: Any, module: Any) -> None:
+        groups = trainer.optimizers[0].param_groups
+        member = next(g["params"][0] for g in groups if g["name"] == "experts.ffn")
+        state = trainer.optimizers[0].state
+        counts.append(int(state[member]["step"]) if member in state else 0)
+
+    override = f"stages.alignment.optimizer_state={policy}"
+    for steps in (9, 12, 14):
+        watched(look, override, f"trainer.max_steps={steps}", resume=True)
+    after = [6, 7, 8, 9, 10] if policy == "keep" else [1, 2, 3, 4, 5]
+    assert counts == [0, 0, 0, 0, 1, 2, 3, 4, 5, *after]
+
+
+def test_parts_of_a_step_change_neither_steps_nor_samples_nor_resuming(recipe_file: Path) -> None:
+    """What differs is rounding: sums of two parts, in float64 but for the cross entropy."""
+    out = recipe_file.parent
+    exact = ["trainer.precision=64-true", "optim.eps=1e-4"]
+    parts = [f"stages.{stage}.accumulate=2" for stage in ("language", "alignment")]
+    whole = fit(load_recipe(recipe_file, [*exact, f"out={out}/whole"]))
+    fit(load_recipe(recipe_file, [*exact, *parts, "trainer.max_steps=6"]))
+    halves = fit(load_recipe(recipe_file, [*exact, *parts]), resume=True)
+    keys = ("step", "stage", "lr", "tokens", "samples", "supervised")
+    told = [
+        [{key: step[key] for key in keys} for step in Journal(run.run.journal).events("step")]
+        for run in (whole, halves)
+    ]
+    assert told[0] == told[1]
+    ours = dict(halves.assistant.model.named_parameters())
+    for name, expected in whole.assistant.model.named_parameters():
+        torch.testing.assert_close(ours[name], expected, atol=1e-6, rtol=0, msg=name)
+
+
+def test_a_stage_in_tokens_ends_when_they_were_read(recipe_file: Path) -> None:
+    result = fit(load_recipe(recipe_file, ["stages.concept.duration=150 tokens"]))
+    steps = [s for s in Journal(result.run.journal).events("step") if s["stage"] == "concept"]
+    read_so_far = [sum(s["tokens"] for s in steps[:n]) for n in range(len(steps) + 1)]
+    assert read_so_far[-2] < 150 <= read_so_far[-1]
 
 
 def test_journal_tells_stages_rates_and_samples(recipe_file: Path) -> None:

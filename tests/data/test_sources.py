@@ -288,7 +288,7 @@ def test_jsonl_skips_lines_with_more_or_fewer_placeholders_than_images(
 ) -> None:
     path = write_jsonl([{"text": "a document"}, {"id": "7", **record}])
     _, skipped = SourceSpec("jsonl", options={"path": str(path)}).read()
-    assert skipped == Skipped("7", f"line 2: has {reason} images")
+    assert skipped == Skipped("7", f"line 2: has {reason} images", "image count")
 
 
 def test_jsonl_is_whole_unless_a_share_is_held_out(write_jsonl: WriteJsonl) -> None:

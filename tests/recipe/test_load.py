@@ -14,6 +14,7 @@ from lightning_mono.errors import RecipeError
 from lightning_mono.recipe import load_recipe, load_with_origins, shipped_recipes, to_yaml, validate
 from lightning_mono.recipe.show import with_origins
 from lightning_mono.testing import TINY_RECIPE, tiny_recipe, write_tiny_recipe
+from lightning_mono.training import fit
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -135,7 +136,7 @@ optim: {betas: [0.9]}
 data:
   text: {sources: {docs: {source: stdlib_doc}}, sequence_length: 0}
   empty: {}
-  lost: {sources: {a: {source: jsonl, options: {path: /no/where}}, b: {path: /no/where}}}
+  lost: {sources: {a: {source: jsonl}, b: {source: jsonl, path: /no/where}}}
 stages:
   first: {duration: 3 moons, train: [patchifer], data: txt, optim: {lrr: 1}}
   second: {duration: 3 steps, train: [], data: text, lr_scale: {atention: 1}}
@@ -158,8 +159,9 @@ ALL_PROBLEMS = [
     "data.text.sources.docs.source: 'stdlib_doc'",
     "data.text.sequence_length: 0 must be above 0",
     "data.empty.sources: empty",
-    "data.lost.sources.a.options.path: /no/where does not exist",
-    "data.lost.sources.b.path: /no/where holds no prepared chunks",
+    "data.lost.sources.a.options.path: jsonl needs the path of its files",
+    "data.lost.sources.b.options.path: jsonl needs the path of its files",
+    "data.lost.sources.b: name a source or a path; one of the two",
     "stages.first.duration: '3 moons' is no duration",
     "stages.first.train: 'patchifer' is none of",
     "stages.first.data: 'txt' is none of text, empty, lost; did you mean 'text'?",
@@ -204,6 +206,13 @@ def test_all_problems_are_gathered_each_in_one_line(tmp_path: Path) -> None:
         ("stages.first.optim.lr=fast", "first.optim.lr: .*'fast'"),
         ("optim.schedule=cosin", "first.optim.schedule: .*did you mean 'cosine'"),
         ("optim.min_lr_ratio=2", "min_lr_ratio: 2.0 must be between"),
+        ("stages.first.optim.decay_share=0", "first.optim.decay_share: 0.0 must be above 0"),
+        ("optim.layer_decay=1.1", "first.optim.layer_decay: 1.1 must be above 0, and 1 at most"),
+        ("stages.first.accumulate=0", "first.accumulate: 0 must be 1 or more"),
+        ("stages.first.accumulate=4", "first.accumulate: .*batch_size a multiple of 4"),
+        ("stages.first.optimizer_state=keap", "optimizer_state: 'keap'.*did you mean 'keep'"),
+        ("trainer.ema=1", "trainer.ema: 1.0 must be from 0 to below 1"),
+        ("trainer.attention_every=-1", "attention_every: -1 must be 0 or more"),
         ("optim.warmup_steps=-1", "warmup_steps: -1 must be 0 or more"),
         ("trainer.max_steps=0", "trainer.max_steps: must be above 0"),
         ("trainer.devices=3", "data.text.batch_size: must be a multiple of trainer.devices"),
@@ -214,6 +223,36 @@ def test_all_problems_are_gathered_each_in_one_line(tmp_path: Path) -> None:
 def test_single_problems(override: str, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         tiny_recipe(override)
+
+
+def test_what_a_sound_recipe_needs_is_told_apart_from_what_is_wrong_with_it(
+    tmp_path: Path,
+) -> None:
+    """It can be looked at and planned; a run refuses with the same lines."""
+    (tmp_path / "made" / "checkpoints").mkdir(parents=True)
+    recipe = tiny_recipe(
+        f"data.text.sources.chunks.path={tmp_path}/chunks",
+        f"data.text.sources.lines={{source: jsonl, options: {{path: {tmp_path}/lines}}}}",
+        f"model.init_from={tmp_path}/made/first",
+        f"out={tmp_path}/run",
+    )
+    expected = [
+        f"model.init_from: {tmp_path}/made/first is not there; run that recipe up to this stage "
+        "first",
+        f"data.text.sources.chunks.path: {tmp_path}/chunks holds no prepared chunks (no "
+        "index.json); prepare it with lightning-mono prepare",
+        f"data.text.sources.lines.options.path: {tmp_path}/lines does not exist",
+    ]
+    assert list(validate.needs(recipe)) == expected
+    with pytest.raises(RecipeError) as caught:
+        fit(recipe)
+    assert str(caught.value).splitlines() == expected
+    assert not (tmp_path / "run").exists()
+    for path in ("chunks", "lines"):
+        (tmp_path / path).mkdir()
+    (tmp_path / "chunks" / "index.json").touch()
+    (tmp_path / "made" / "checkpoints" / "stage=first-step=00000003.ckpt").touch()
+    assert list(validate.needs(recipe)) == []
 
 
 def test_a_recipe_without_stages_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -15,9 +14,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from lightning_mono.errors import RecipeError
-from lightning_mono.model import Batch, MonoOutput
+from lightning_mono.model import Batch
 from lightning_mono.module import MonoModule
-from lightning_mono.objectives import next_token_loss
 from lightning_mono.stages import Optim
 from lightning_mono.strategies.fsdp2 import (
     refuse_quantised_moments,
@@ -35,16 +33,6 @@ from lightning_mono.testing import IMAGE, tiny_batch, tiny_config, tiny_model
 CONFIG = tiny_config(tied=True)
 
 
-class Module(MonoModule):
-    """Reads through its forward pass, and trains without a Trainer."""
-
-    def forward(self, *args: Any) -> MonoOutput:
-        return self.model(*args)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        return next_token_loss(self.model, batch, self.model.hidden(batch))
-
-
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[DeviceMesh]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -52,8 +40,8 @@ def mesh() -> Iterator[DeviceMesh]:
     dist.destroy_process_group()
 
 
-def module(mesh: DeviceMesh | None = None) -> Module:
-    made = Module(tiny_model(CONFIG, dtype=torch.float64), Optim(lr=1e-2))
+def module(mesh: DeviceMesh | None = None) -> MonoModule:
+    made = MonoModule(tiny_model(CONFIG, dtype=torch.float64), Optim(lr=1e-2))
     if mesh is not None:
         shard(made, mesh)
     return made
@@ -65,7 +53,8 @@ def batch(seed: int) -> Batch:
 
 def step(one: MonoModule, optimizer: torch.optim.Optimizer, seed: int) -> float:
     optimizer.zero_grad()
-    loss = one.training_step(batch(seed), 0)
+    made = batch(seed)
+    loss = one.part_loss(made, made.weights.sum())
     loss.backward()
     optimizer.step()
     return float(loss.detach())

@@ -9,8 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_mono.data.sample import Sample, Skipped
-from lightning_mono.data.sources import art4apps, easy_vqa, jsonl, text, tuxpaint
+from lightning_mono.data.sample import Pending, Sample, Skipped
+from lightning_mono.data.sources import (
+    art4apps,
+    conversations,
+    easy_vqa,
+    emoji,
+    files,
+    gcompris,
+    gimp_help,
+    pdf_pages,
+    plots,
+    table,
+    text,
+    tux_scenes,
+    tuxpaint,
+    webdataset,
+)
 from lightning_mono.errors import DataError
 
 
@@ -23,12 +38,13 @@ class Source:
     """How samples are read, and what else than the options their content depends on.
 
     Attributes:
-        read: ``read(split, **options)`` yields samples in an order that never changes.
+        read: ``read(split, **options)`` yields samples in an order that never changes; those that
+            take time to read may be left pending, for another process to read.
         stamp: ``stamp(**options)`` changes whenever the content does: times and sizes of the
             user's files, or the version of Python.
     """
 
-    read: Callable[..., Iterator[Sample | Skipped]]
+    read: Callable[..., Iterator[Sample | Skipped | Pending]]
     stamp: Callable[..., str] = _unchanging
 
 
@@ -39,9 +55,21 @@ SOURCES: Mapping[str, Source] = {
     "easy_vqa_reading": Source(easy_vqa.reading),
     "art4apps": Source(art4apps.pictures),
     "tuxpaint": Source(tuxpaint.stamps),
+    "tux_scenes": Source(tux_scenes.composed),
+    "tux_scenes_blind": Source(tux_scenes.blind),
+    "emoji": Source(emoji.pictures),
+    "gcompris_words": Source(gcompris.words),
+    "gcompris_paragraphs": Source(gcompris.paragraphs),
+    "gcompris_photos": Source(gcompris.photos),
+    "gimp_help": Source(gimp_help.figures),
+    "plots": Source(plots.plots),
+    "pdf_pages": Source(pdf_pages.pages),
     "stdlib_docs": Source(text.stdlib_docs, text.python_stamp),
     "text_files": Source(text.text_files, text.files_stamp),
-    "jsonl": Source(jsonl.records, jsonl.file_stamp),
+    "jsonl": Source(conversations.records, conversations.file_stamp),
+    "llava": Source(conversations.records, conversations.file_stamp),
+    "webdataset": Source(webdataset.samples, webdataset.files_stamp),
+    "table": Source(table.rows, table.files_stamp),
 }
 
 
@@ -74,6 +102,13 @@ class SourceSpec:
 
     def read(self) -> Iterator[Sample | Skipped]:
         """Reads the source from its start."""
+        for sample in self.pending():
+            ready = sample.read() if isinstance(sample, Pending) else sample
+            if ready is not None:
+                yield ready
+
+    def pending(self) -> Iterator[Sample | Skipped | Pending]:
+        """The same, but what can be read by another process is left to be read."""
         return SOURCES[self.name].read(self.split, **self.options)
 
     def stamp(self) -> str:
@@ -83,6 +118,22 @@ class SourceSpec:
     def __str__(self) -> str:
         path = self.options.get("path")
         return f"{self.name}/{self.split}" + (f" ({Path(path)})" if path else "")
+
+
+def format_of(path: str) -> str:
+    """The source that reads what lies at a path, by the names of the files.
+
+    Raises:
+        DataError: nothing that a source reads, or several kinds of it.
+    """
+    readers = {"webdataset": webdataset, "table": table, "llava": conversations}
+    every = [suffix for reader in readers.values() for suffix in reader.SUFFIXES]
+    suffixes = {file.suffix.lower() for file in files.find(path, every)}
+    found = [name for name, reader in readers.items() if suffixes & set(reader.SUFFIXES)]
+    if "webdataset" in found or len(found) == 1:  # tools that write tars leave tables beside them
+        return found[0]
+    kinds = " and ".join(found) or f"none of {', '.join(every)}"
+    raise DataError(f"{path} holds {kinds}; say which with --format")
 
 
 def _nearest(name: str, known: list[str]) -> str:

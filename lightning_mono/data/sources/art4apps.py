@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightning_mono import assets
 from lightning_mono.data.sample import Exchange, Sample, Skipped, held_out
-from lightning_mono.errors import AssetError, DataError
+from lightning_mono.data.sources import packaged
 
 FOLDER = "usr/share/games/pysiogame/res/images/art4apps"
 QUESTION = "What is in the picture?"
@@ -24,10 +23,7 @@ def pictures(split: str) -> Iterator[Sample | Skipped]:
     Raises:
         DataError: the package cannot be had, for one because there is no apt.
     """
-    try:
-        root = assets.debian("pysiogame", FOLDER) / FOLDER
-    except AssetError as error:
-        raise DataError(f"source art4apps needs apt (Debian or Ubuntu): {error}") from error
+    root = packaged.debian("art4apps", "pysiogame", FOLDER)
     for file in sorted(root.rglob("*.jpg")):
         word = file.stem.replace("_", " ")
         if held_out(word, HELD_OUT) == (split == "test"):

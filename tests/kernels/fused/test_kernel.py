@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning_mono.kernels.fused import kernel as fused_kernel
@@ -11,14 +15,16 @@ from torch import nn
 from lightning_mono import kernels
 from lightning_mono.errors import RecipeError
 from lightning_mono.model import ExpertsConfig, MonoModel
-from lightning_mono.testing import tiny_config, tiny_model
+from lightning_mono.model.experts import RMSNorm
+from lightning_mono.testing import kernels_here, tiny_config, tiny_model
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 3, 3, 3, 3, 7, 9], [8, 9, 10, 3, 3, 3, 3]])
 
 
-def model(**changes: object) -> MonoModel:
-    return tiny_model(tiny_config(**{"hidden_size": 32, "head_dim": 8, "ffn_size": 32, **changes}))
+def model(experts: ExpertsConfig | None = None, **changes: object) -> MonoModel:
+    sizes = {"layers": 1, "hidden_size": 32, "head_dim": 8, "ffn_size": 32}
+    return tiny_model(tiny_config(experts, **{**sizes, **changes}))
 
 
 def results(one: MonoModel, name: str) -> list[torch.Tensor]:
@@ -31,11 +37,68 @@ def results(one: MonoModel, name: str) -> list[torch.Tensor]:
     return [logits.detach(), *(p.grad.clone() for p in one.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("qk_norm", [False, True])
-def test_a_whole_model_gives_the_numbers_of_the_oracle(qk_norm: bool) -> None:
-    one = model(qk_norm=qk_norm)
+EVERY = ExpertsConfig(ffn=(0,), attention=(0,), norms=(0,))
+
+
+@pytest.mark.parametrize(
+    ("experts", "qk_norm"),
+    [(EVERY, False), (EVERY, True), (replace(EVERY, norms=()), False)],
+    ids=["all experts", "norms of heads", "one norm for both"],
+)
+def test_a_whole_model_gives_the_numbers_of_the_oracle(
+    experts: ExpertsConfig, qk_norm: bool
+) -> None:
+    one = model(experts, qk_norm=qk_norm)
     for ours, oracle in zip(results(one, "triton"), results(one, "masked_dense"), strict=True):
         torch.testing.assert_close(ours, oracle, atol=1e-4, rtol=1e-4)
+
+
+@contextmanager
+def normed_apart(one: MonoModel) -> Iterator[list[str]]:
+    """Names of the norms of width ``hidden`` that are called, and so run apart."""
+    seen: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+        for name, module in one.named_modules()
+        if isinstance(module, RMSNorm) and "layers" in name and "qkv" not in name
+    ]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+ATTENTION, FFN = "layers.0.attention_norm", "layers.0.ffn_norm"
+
+
+@pytest.mark.parametrize(
+    ("experts", "dtype", "apart"),
+    [
+        (EVERY, torch.float32, [f"{FFN}.text", f"{FFN}.visual"]),
+        (replace(EVERY, norms=()), torch.float32, [f"{FFN}.text"]),
+        (EVERY, torch.bfloat16, [f"{FFN}.text", f"{FFN}.visual"]),
+        (replace(EVERY, attention=()), torch.float32, None),
+        (EVERY, None, None),
+    ],
+    ids=["fused", "shared", "bf16", "no visual projection", "cast by autocast"],
+)
+def test_the_norm_before_attention_is_no_launch_of_its_own(
+    experts: ExpertsConfig, dtype: torch.dtype | None, apart: list[str] | None
+) -> None:
+    one = model(experts).to(dtype)
+    kernels.use(one, "triton")
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=dtype is None)
+    with torch.no_grad(), normed_apart(one) as seen, mixed:
+        one(IDS, torch.randn(2, 3, 16, 16).to(dtype))
+    every = [f"{norm}.{side}" for norm in (ATTENTION, FFN) for side in ("text", "visual")]
+    assert seen == (every if apart is None else apart)
+
+
+@pytest.mark.parametrize("name", kernels_here())
+def test_other_kernels_norm_first(name: str) -> None:
+    one = model()
+    with torch.no_grad(), normed_apart(one) as seen, kernels.active(one, name):
+        one(IDS, torch.randn(2, 3, 16, 16))
+    assert seen == [f"{norm}.{side}" for norm in (ATTENTION, FFN) for side in ("text", "visual")]
 
 
 def test_every_block_but_norms_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +114,7 @@ def test_every_block_but_norms_is_fused(monkeypatch: pytest.MonkeyPatch) -> None
     kernels.use(one, "triton")
     with torch.no_grad():
         one(IDS, torch.randn(2, 3, 16, 16))
-    assert left == ["RMSNorm"] * 4
+    assert left == ["RMSNorm"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lightning_mono.kernels.fused.linear_backward import weight_gradients
 from lightning_mono.kernels.fused.linear_forward import forward
 from lightning_mono.kernels.fused.linear_op import project, project_backward
 from lightning_mono.kernels.fused.linear_tiles import Pair, Rows
+from lightning_mono.kernels.fused.tuning import LINEAR_INTERPRETED
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -297,12 +298,12 @@ def test_one_launch_writes_its_result_and_allocates_nothing_else() -> None:
     rows, pair = Rows(layout.text.index, layout.visual.index), Pair.of(*weights)
     x = torch.randn(len(mask), HIDDEN)
     with torch.no_grad(), _Allocations() as forwards:
-        launches, _, inverse = forward(x, rows, pair, 0.0)
+        launches, _, inverse = forward(x, rows, pair, 0.0, LINEAR_INTERPRETED.project)
     assert len(launches) == 1
     assert forwards.shapes == [(len(mask), 64)]
     dy = torch.randn(len(mask), 64)
     with torch.no_grad(), _Allocations() as backwards:
-        weight_gradients(dy, x, inverse, rows, pair, (False, True))
+        weight_gradients(dy, x, inverse, rows, pair, (False, True), LINEAR_INTERPRETED[2])
     assert backwards.shapes == [(64, HIDDEN)]
 
 
@@ -317,6 +318,7 @@ def _call(mask: list[bool], normed: bool) -> tuple[Any, ...]:
         *([part.weight for part in side] for side in parts),
         *([part.bias for part in side] for side in parts),
         [norm.weight for norm in _norms()] if normed else [],
+        [],
         1e-5,
     )
 
@@ -373,19 +375,19 @@ def test_why_not_names_what_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> No
     for dtype in (torch.float16, torch.float64):
         assert str(dtype) in (why_not(text, visual, dtype, CPU) or "")
     odd = nn.Linear(HIDDEN, 40)
-    assert "multiples of 16, not 48x40" in (why_not(odd, odd, torch.float32, CPU) or "")
+    assert "multiples of 16; the projection is 48x40" in (
+        why_not(odd, odd, torch.float32, CPU) or ""
+    )
     assert "same sizes" in (why_not(text, nn.Linear(HIDDEN, 16), torch.float32, CPU) or "")
 
     class Quantised(nn.Linear):
         pass
 
     other = Quantised(HIDDEN, 32)
-    assert "plain nn.Linear, not Quantised" in (why_not(other, visual, torch.float32, CPU) or "")
+    assert "Quantised" in (why_not(other, visual, torch.float32, CPU) or "")
     assert "RMSNorm" in (why_not(*_norms(), torch.float32, CPU) or "")
-    monkeypatch.setattr("lightning_mono.kernels.fused.linear.interpreted", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET")
     assert "CUDA device" in (why_not(text, visual, torch.float32, CPU) or "")
-    with pytest.raises(ValueError, match="CUDA device"):
-        linear(torch.randn(3, HIDDEN), ModalityLayout.all_text(1, 3, CPU), text, visual)
 
 
 def test_few_rows_of_one_modality_take_the_way_of_decoding(

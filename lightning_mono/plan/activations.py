@@ -1,0 +1,166 @@
+"""Bytes that the forward pass keeps for the backward pass.
+
+Kept is what a gradient is computed from, and only where one is asked for. Of T tokens, with H
+channels, Q = heads x head_dim, K = kv_heads x head_dim, F inner channels and c bytes a number, a
+layer through which gradients flow keeps
+
+    norms       2 T H            what they read
+    attention   T (Q + 2K) + T (Q + K) + T Q
+                                 q, k and v as one tensor; q and k rotated; and their mixture
+    FFN         3 T F            gate, silu(gate) and up
+
+and where its weights train, what these are multiplied with: T H for q, k and v, T H for gate and
+up, T F for down, T H for each norm. Nothing of this is quadratic in the length: fused attention
+keeps one number a query. A mask is: rows of L tokens that hold several documents keep L^2 numbers
+each in every layer, for PyTorch widens the mask to numbers layer by layer.
+
+Under autocast every linear layer that trains keeps a copy of its input of its own, cast down. The
+``triton`` kernel keeps gate and up alone of an FFN, and its input.
+"""
+
+from __future__ import annotations
+
+from lightning_mono.model import MonoConfig
+from lightning_mono.plan.flow import Flow
+from lightning_mono.plan.microbatch import MicroBatch
+from lightning_mono.plan.numeric import Numeric
+
+STATISTIC = 4
+"""Bytes of what a norm or a softmax keeps a row: one fp32."""
+
+PIXEL = 4
+"""Bytes of a pixel's colour, which comes in fp32."""
+
+LOGARITHM = 4
+"""Bytes of a probability's logarithm: the loss is computed in fp32 under every precision."""
+
+
+def layer_bytes(
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric, *, fused: bool
+) -> float:
+    """What one layer keeps.
+
+    Args:
+        fused: whether FFNs with an expert run in the ``triton`` kernel.
+    """
+    return (
+        _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].stream)
+        + _attention(config, flow, batch, layer, numeric)
+        + _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].middle)
+        + _ffn(config, flow, batch, layer, numeric, fused=fused)
+    )
+
+
+def stream_bytes(config: MonoConfig, batch: MicroBatch, numeric: Numeric) -> float:
+    """The residual stream once: all that a checkpointed layer keeps."""
+    return batch.tokens * config.decoder.hidden_size * numeric.weight
+
+
+def outside_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
+    """What patchifier and final norm keep; the loss is counted by :func:`loss_bytes`."""
+    hidden = config.decoder.hidden_size
+    wide = hidden * numeric.wide + STATISTIC if flow.last else 0
+    norm = wide + hidden * numeric.weight * ("norms" in flow.train)
+    return batch.tokens * norm + patchifier_bytes(config, flow, batch, numeric)
+
+
+def patchifier_bytes(
+    config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric
+) -> float:
+    """What the patchifier keeps beside the pixels, of which it keeps a cast where it makes one."""
+    section, n = config.patchifier, numeric
+    if section is None or "patchifier" not in flow.train:
+        return 0.0
+    hidden, merged = config.decoder.hidden_size, section.width * section.merge**2
+    norm = merged * n.wide + 2 * STATISTIC
+    mlp = merged * n.product + 2 * hidden * n.product + hidden * n.weight
+    cast = pixels(config, batch) * n.product if n.product != PIXEL else 0.0
+    return batch.visual * (norm + mlp) + cast
+
+
+def loss_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
+    """Logarithms of the probabilities, in fp32, and the head's input where the head trains."""
+    decoder = config.decoder
+    trains = ("embeddings" if decoder.tied else "head") in flow.train
+    rows = trains * decoder.hidden_size * numeric.product
+    return batch.targets * (decoder.vocab_size * LOGARITHM + rows)
+
+
+def input_bytes(config: MonoConfig, batch: MicroBatch) -> float:
+    """The batch on its device: pixels in fp32, ids and masks; and the tables of positions."""
+    tables = 2 * 4 * config.decoder.head_dim
+    ids = 8 + 8 + 4 + 4 + 1 + 8
+    mask = batch.rows * batch.length**2 if batch.masked else 0
+    return PIXEL * pixels(config, batch) + batch.tokens * (tables + ids) + 20 * batch.targets + mask
+
+
+def pixels(config: MonoConfig, batch: MicroBatch) -> float:
+    """Numbers in the tiles."""
+    return batch.tiles * 3 * config.patchifier.image_size**2 if config.patchifier else 0
+
+
+def _norm(
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric, *, needs: bool
+) -> float:
+    hidden, kept = config.decoder.hidden_size, 0.0
+    if needs:
+        kept += batch.tokens * (hidden * numeric.wide + STATISTIC)
+    for tokens, trains in _sides(config, flow, batch, layer, "norms"):
+        kept += trains * tokens * hidden * numeric.weight
+    return kept
+
+
+def _attention(
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric
+) -> float:
+    decoder, needs, c = config.decoder, flow.layers[layer], numeric.product
+    q, kv = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
+    kept = 0.0
+    for tokens, trains in _sides(config, flow, batch, layer, "attention"):
+        kept += trains * tokens * decoder.hidden_size * c * (3 if numeric.cast else 1)
+        if decoder.qk_norm and (needs.normed or trains):
+            kept += tokens * (q + kv) * numeric.wide
+            kept += tokens * (decoder.heads + decoder.kv_heads) * STATISTIC
+            kept += trains * tokens * (q + kv) * numeric.weight
+        if layer in config.experts.attention:  # its rows are a tensor of their own
+            kept += trains * tokens * q * c
+    if needs.heads:
+        kept += batch.tokens * (3 * q + 3 * kv) * c + batch.tokens * decoder.heads * STATISTIC
+        if numeric.product != STATISTIC:  # tables of positions, cast for queries and for keys
+            kept += 4 * batch.tokens * decoder.head_dim * c
+        if batch.masked:
+            kept += batch.rows * batch.length**2 * c
+    return kept
+
+
+def _ffn(
+    config: MonoConfig,
+    flow: Flow,
+    batch: MicroBatch,
+    layer: int,
+    numeric: Numeric,
+    *,
+    fused: bool,
+) -> float:
+    decoder, needs, c = config.decoder, flow.layers[layer], numeric.product
+    sides = _sides(config, flow, batch, layer, "ffn")
+    if fused and len(sides) == 2:
+        flows = needs.normed_middle or any(trains for _, trains in sides)
+        return flows * batch.tokens * (decoder.hidden_size + 2 * decoder.ffn_size) * c
+    kept = 0.0
+    for tokens, trains in sides:
+        if needs.normed_middle or trains:
+            kept += tokens * 3 * decoder.ffn_size * c
+        if trains:
+            copies = 2 if numeric.cast else 1
+            kept += tokens * (copies * decoder.hidden_size + decoder.ffn_size) * c
+    return kept
+
+
+def _sides(
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, kind: str
+) -> list[tuple[float, bool]]:
+    """Tokens, and whether their weights train: by modality where the layer has an expert."""
+    if layer not in getattr(config.experts, kind):
+        return [(batch.tokens, flow.trains(kind, visual=False))]
+    return [(batch.of(visual=v), flow.trains(kind, visual=v)) for v in (False, True)]

@@ -1,0 +1,60 @@
+"""Small models and micro-batches that the planner's tests count."""
+
+from __future__ import annotations
+
+from lightning_mono.model import Batch, ExpertsConfig, MonoConfig
+from lightning_mono.plan.microbatch import MicroBatch
+from lightning_mono.testing import IMAGE, tiny_batch, tiny_config
+
+PLACEMENTS = {
+    "ffn": ExpertsConfig(ffn=(0, 1, 2)),
+    "none": ExpertsConfig(),
+    "mixed": ExpertsConfig(ffn=(1,), attention=(1,), norms=(0,)),
+}
+TRAINED = (
+    ["patchifier"],
+    ["experts"],
+    ["attention"],
+    ["norms"],
+    ["head"],
+    ["embeddings"],
+    ["ffn"],
+    ["patchifier", "experts"],
+    ["everything"],
+)
+
+
+def config(placement: str, **decoder: object) -> MonoConfig:
+    """Three layers of 64 channels; ``decoder`` changes settings."""
+    settings = {
+        "hidden_size": 64,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "ffn_size": 160,
+        "vocab_size": 512,
+        "layers": 3,
+        **decoder,
+    }
+    return tiny_config(experts=PLACEMENTS[placement], **settings)
+
+
+def packed(model: MonoConfig) -> Batch:
+    """Two rows of two documents: modalities are not one run, so their rows are copied."""
+    document = [[IMAGE] * 4 + list(range(10, 42))]
+    return tiny_batch([[document, document]] * 2, model)
+
+
+def counted(batch: Batch) -> MicroBatch:
+    """A batch as the planner sees it."""
+    rows, length = batch.input_ids.shape
+    return MicroBatch(
+        rows=rows,
+        length=length,
+        visual=batch.layout.visual.count,
+        targets=len(batch.predict),
+        tiles=len(batch.pixel_values),
+        useful=batch.tokens,
+        samples=rows,
+        masked=not batch.plain,
+    )

@@ -1,0 +1,56 @@
+"""Bytes kept for the backward pass are those that autograd saves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from shapes import PLACEMENTS, TRAINED, config, counted, packed
+from torch import Tensor
+
+from lightning_mono.errors import RecipeError
+from lightning_mono.model import Batch, MonoModel
+from lightning_mono.objectives import next_token_loss
+from lightning_mono.params import expand, grouped
+from lightning_mono.plan.activations import layer_bytes, loss_bytes, outside_bytes
+from lightning_mono.plan.flow import flow_of
+from lightning_mono.plan.numeric import NUMERIC
+from lightning_mono.testing import tiny_model
+
+DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("words", TRAINED, ids="+".join)
+def test_bytes_are_those_that_autograd_saves(
+    words: list[str], placement: str, precision: str, qk_norm: bool
+) -> None:
+    shape = config(placement, qk_norm=qk_norm)
+    model, batch = tiny_model(shape).train().to(DTYPES[precision]), packed(shape)
+    groups = grouped(name for name, _ in model.named_parameters())
+    try:
+        train = expand(words, groups)
+    except RecipeError:
+        pytest.skip("the model has no such group")
+    learns = {name for group in train for name in groups[group]}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learns)
+    flow, part, numeric = flow_of(shape, train), counted(batch), NUMERIC[precision]
+    planned = sum(layer_bytes(shape, flow, part, n, numeric, fused=False) for n in range(3))
+    planned += outside_bytes(shape, flow, part, numeric) + loss_bytes(shape, flow, part, numeric)
+    assert planned == pytest.approx(_saved(model, batch), rel=0.03)
+
+
+def _saved(model: MonoModel, batch: Batch) -> int:
+    """Bytes of all storages that autograd keeps, each once, less those of parameters."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        next_token_loss(model, batch, model.hidden(batch))
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)

@@ -1,0 +1,39 @@
+"""Operations are those that PyTorch counts, forward and backward, whatever trains."""
+
+from __future__ import annotations
+
+import pytest
+from shapes import PLACEMENTS, TRAINED, config, counted, packed
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_mono.errors import RecipeError
+from lightning_mono.objectives import next_token_loss
+from lightning_mono.params import expand, grouped
+from lightning_mono.plan.flops import count
+from lightning_mono.plan.flow import flow_of
+from lightning_mono.testing import tiny_model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("words", TRAINED, ids="+".join)
+def test_counts_are_exact(words: list[str], placement: str, tied: bool) -> None:
+    shape = config(placement, tied=tied)
+    model, batch = tiny_model(shape).train(), packed(shape)
+    groups = grouped(name for name, _ in model.named_parameters())
+    try:
+        train = expand(words, groups)
+    except RecipeError:
+        pytest.skip("the model has no such group")
+    learns = {name for group in train for name in groups[group]}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in learns)
+    with sdpa_kernel(SDPBackend.MATH):  # the one whose products the counter sees on a CPU
+        with FlopCounterMode(display=False) as forward:
+            loss = next_token_loss(model, batch, model.hidden(batch))
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    planned = count(shape, flow_of(shape, train), counted(batch), checkpointing=False)
+    assert planned.forward == forward.get_total_flops()
+    assert planned.backward == backward.get_total_flops()
