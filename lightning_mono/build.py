@@ -62,7 +62,11 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     chat = recipe.model.chat or backbone.chat
     files = TokenizerFiles.of_backbone(backbone)
     return Mono(
-        model, recipe_renderer(recipe, model, backbone.tokenizer, chat), chat, backbone.pad_id, files
+        model,
+        recipe_renderer(recipe, model, backbone.tokenizer, chat),
+        chat,
+        backbone.pad_id,
+        files,
     )
 
 
@@ -86,9 +90,7 @@ def pretrained_model(recipe: Recipe) -> Mono:
     return Mono(model, renderer, chat, pad_id, TokenizerFiles.of_folder(folder))
 
 
-def recipe_renderer(
-    recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str
-) -> Renderer:
+def recipe_renderer(recipe: Recipe, model: MonoModel, tokenizer: Tokenizer, chat: str) -> Renderer:
     """What turns a recipe's samples into the tokens of its model."""
     section = recipe.image
     images = ImageProcessor(

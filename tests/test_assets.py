@@ -113,8 +113,8 @@ def test_a_placed_tarball_is_unpacked(cache: Path, tmp_path: Path) -> None:
         file.add(tmp_path / "words.txt", "package/words.txt")
     sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
     assert (assets.npm("@tiny/words", "1.0", sha256) / "package/words.txt").read_text() == "word"
+    tarball.rename(tarball.with_name("tiny-words-2.0.tgz"))
     with pytest.raises(AssetError, match=r"tiny-words-2\.0\.tgz is not the pinned file") as error:
-        tarball.rename(tarball.with_name("tiny-words-2.0.tgz"))
         assets.npm("@tiny/words", "2.0", "0" * 64)
     assert sha256 in one_line(error)
     assert not (cache / "assets/npm-tiny-words-2.0").exists()

@@ -76,7 +76,8 @@ def ffn_call(example: Example, hidden: int, ffn: int) -> Call:
 def ffn_launches(call: Call, tiles: Tiles) -> dict[str, Launch]:
     """A launch of every kernel, by the name of its tile; all plain weights train."""
     saved, unsaved = (ffn_forward.forward(call, tiles, save=save) for save in (True, False))
-    dy, needs = torch.empty_like(call.x), Needs(True, *[not call.rounded] * 2, True, True)
+    text = not call.rounded
+    dy, needs = torch.empty_like(call.x), Needs(True, text, text, True, True)
     backward = ffn_backward.backward
     first, inputs, _, into = backward(call, dy, saved.gate, saved.up, needs, tiles).launches
     again = backward(call, dy, unsaved.gate, unsaved.up, needs, tiles).launches[0]
@@ -99,9 +100,11 @@ def linear_call(
     """Projections of rows of ``width``, normed first or not, to ``outs`` columns side by side."""
     sizes = [(out, width) for out in outs]
     (text, scales), visual = example.text(sizes), example.visual(sizes)
-    biases = [[example.normal(out) for out in outs] if biased else [] for _ in range(2)]
+    biases, visual_biases = (
+        [example.normal(out) for out in outs] if biased else [] for _ in range(2)
+    )
     norms = [example.normal(width) for _ in range(2)] if normed else []
-    pair = Pair.of(text, visual, *biases, norms, scales)
+    pair = Pair.of(text, visual, biases, visual_biases, norms, scales)
     x, dy = example.normal(example.tokens, width), example.normal(example.tokens, sum(outs))
     return LinearCall(x, example.rows(), pair, dy)
 

@@ -103,7 +103,7 @@ class Side:
 
 
 def _filled(values: Sequence[Any]) -> tuple[Any, ...]:
-    return *values, *values[:1] * (MOST_PARTS - len(values))
+    return (*values, *[values[0]] * (MOST_PARTS - len(values)))
 
 
 @dataclass(frozen=True)

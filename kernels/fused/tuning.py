@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import triton
@@ -99,13 +99,13 @@ LINEAR_DEFAULTS: Mapping[int, LinearTiles] = {
     ),
 }
 LINEAR_FP32: Mapping[int, LinearTiles] = {
-    80: LinearTiles(*[Tile(64, 64, 32, 4, 3)] * 2, Tile(64, 64, 32, 4, 5)),
+    80: LinearTiles(Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 5)),
     90: LinearTiles(Tile(64, 64, 16, 4, 4), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 5)),
 }
 LINEAR_INTERPRETED = LinearTiles(*[Tile(32, 32, 32, 4, 1)] * 3)
 """Small, so that the interpreter meets cut tiles at sizes for which it is quick."""
 
-T = TypeVar("T", Tiles, LinearTiles)
+T = TypeVar("T", bound=Tiles | LinearTiles)
 
 
 def ffn_shape(hidden: int, ffn: int, *, rounded: bool) -> str:
@@ -125,19 +125,21 @@ def tiles_for(kind: type[T], x: Tensor, shape: str, *, measured: bool = True) ->
         measured: whether to look for measured ones.
     """
     if x.device.type != "cuda":
-        return INTERPRETED if kind is Tiles else LINEAR_INTERPRETED
-    found = _measured(kind, x.device, x.dtype, shape) if measured else None
-    return found or defaults(kind, capability(x.device), x.dtype, rounded="rounded" in shape)
+        return cast("T", INTERPRETED if kind is Tiles else LINEAR_INTERPRETED)
+    found = _measured(kind, x.device, x.dtype, shape) if measured else None  # type: ignore[arg-type]
+    return cast("T | None", found) or defaults(
+        kind, capability(x.device), x.dtype, rounded="rounded" in shape
+    )
 
 
 def defaults(kind: type[T], capability: int, dtype: torch.dtype, *, rounded: bool = False) -> T:
     """Tiles of the newest known architecture that a device is not older than."""
     known = max(known for known in DEFAULTS if known <= max(capability, 80))
     if kind is LinearTiles:
-        return (LINEAR_FP32 if dtype == torch.float32 else LINEAR_DEFAULTS)[known]
+        return cast("T", (LINEAR_FP32 if dtype == torch.float32 else LINEAR_DEFAULTS)[known])
     if dtype == torch.float32:
-        return FP32
-    return DEFAULTS[known]._replace(**(ROUNDED[known] if rounded else {}))
+        return cast("T", FP32)
+    return cast("T", DEFAULTS[known]._replace(**(ROUNDED[known] if rounded else {})))
 
 
 @cache

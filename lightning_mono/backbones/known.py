@@ -51,7 +51,15 @@ def _decoder(
 
 def _smollm2(layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, theta: float) -> Known:
     config = _decoder(
-        layers, hidden, heads, kv_heads, ffn, 49_152, rope_theta=theta, max_positions=8192, tied=True
+        layers,
+        hidden,
+        heads,
+        kv_heads,
+        ffn,
+        49_152,
+        rope_theta=theta,
+        max_positions=8192,
+        tied=True,
     )
     return Known(config, 49_152)
 

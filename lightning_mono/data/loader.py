@@ -155,7 +155,7 @@ class _Rows(Dataset[list[Example]]):
         return [self._example(item) for item in row]
 
     def _example(self, item: Item) -> Example:
-        example = self._rendered(item.source, item.index)
+        example = self._rendered(item.source, item.sample)
         return self._augment(example, item) if self._augment else example
 
     def _rendered(self, source: int, index: int) -> Example:

@@ -19,7 +19,7 @@ class Item(NamedTuple):
     """A sample: the number of its source, its own number in it, and how often it came before."""
 
     source: int
-    index: int
+    sample: int
     epoch: int
 
 
@@ -27,7 +27,7 @@ class Stretch(NamedTuple):
     """Consecutive samples of the order, (samples,) int64 each: the columns of their items."""
 
     source: np.ndarray
-    index: np.ndarray
+    sample: np.ndarray
     epoch: np.ndarray
 
 
@@ -78,9 +78,9 @@ class Epochs:
             shuffle: otherwise every epoch is in the order of the store.
         """
         self._usable = usable
-        self._ends = np.cumsum(chunk_sizes)
+        self._ends = np.cumsum(chunk_sizes, dtype=np.int64)
         self._starts = self._ends - chunk_sizes
-        self._counts = np.add.reduceat(usable, self._starts, dtype=np.int64)  # of each chunk
+        self._counts = np.add.reduceat(usable.astype(np.int64), self._starts)  # of each chunk
         self._key = tuple(key)
         self._shuffle = shuffle
         self._samples = int(self._counts.sum())

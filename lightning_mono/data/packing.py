@@ -95,7 +95,7 @@ class PackPlan:
     def utilisation(self, batches: int) -> float:
         """Share of the tokens of the first ``batches`` batches that are not padding, 0 to 1."""
         rows = list(islice(self.packs(), batches * self.batch_size))
-        used = sum(int(self.lengths[item.source][item.index]) for row in rows for item in row)
+        used = sum(int(self.lengths[item.source][item.sample]) for row in rows for item in row)
         return used / (len(rows) * self.sequence_length)
 
     def _batches_until(self, goal: int, world: int, worth: Callable[[Block], np.ndarray]) -> int:
@@ -123,7 +123,7 @@ class PackPlan:
             stretches = [
                 mixture.between(b * size, (b + 1) * size) for b in range(first, first + count)
             ]
-            yield from self._packed([stretch for stretch in stretches if len(stretch.index)])
+            yield from self._packed([stretch for stretch in stretches if len(stretch.sample)])
             first, count = first + count, min(2 * count, GROUP_BLOCKS)
 
     def _packed(self, stretches: list[Stretch]) -> list[Block]:
@@ -139,10 +139,10 @@ class PackPlan:
 
     def _lengths_of(self, stretch: Stretch) -> np.ndarray:
         """(samples,) int64."""
-        found = np.zeros(len(stretch.index), np.int64)
+        found = np.zeros(len(stretch.sample), np.int64)
         for source, lengths in enumerate(self.lengths):
             here = stretch.source == source
-            found[here] = lengths[stretch.index[here]]
+            found[here] = lengths[stretch.sample[here]]
         return found
 
     def _block_samples(self) -> int:

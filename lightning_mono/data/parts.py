@@ -55,7 +55,7 @@ def write_parts(
     work: Path,
     limits: Limits,
     workers: int = 1,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Reads, checks and writes the records that are not written yet.
 
@@ -114,7 +114,7 @@ def _each(
     work: Path,
     limits: Limits,
     workers: int,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> None:
     """Writes parts, at most two a process waiting for their turn."""
     first = list(islice(parts, 2))

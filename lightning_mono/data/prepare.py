@@ -51,7 +51,7 @@ def prepare_into(
     *,
     workers: int = 1,
     limits: Limits | None = None,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Path:
     """Writes a source's split as litdata chunks, unless that was done before.
 
@@ -121,7 +121,7 @@ def _build(
     digest: str,
     workers: int,
     limits: Limits,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> None:
     work = _work(folder)
     if not (work / digest).is_file():

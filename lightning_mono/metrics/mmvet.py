@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_mono.metrics.answers import AnswerMetric, mean
+from lightning_mono.metrics.answers import AnswerMetric, grouped, mean
 from lightning_mono.metrics.judge import Judge, Request
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -51,8 +51,8 @@ class MMVetScore(AnswerMetric[OpenQuestion]):
     """MM-Vet's total and its scores by capability, between 0 and 1 (Yu et al. 2023, section 3.3).
 
     Results: `total`, `total/<capability>` (a question counts in each of its capabilities),
-    `total/<combination>`, and `unjudged`, the share of verdicts that are no grade. These count as
-    0, as in `mm-vet_evaluator.py` after five tries.
+    `combination/<capabilities>`, and `unjudged`, the share of verdicts that are no grade. These
+    count as 0, as in `mm-vet_evaluator.py` after five tries.
 
     Args:
         questions: of MM-Vet.
@@ -90,9 +90,12 @@ class MMVetScore(AnswerMetric[OpenQuestion]):
     def summarise(self, scores: dict[str, list[float]]) -> dict[str, float]:
         """Return means overall, by capability and by combination."""
         graded = list(zip(scores["total"], self.questions.values(), strict=True))
-        results = super().summarise({"total": scores["total"]})
+        combinations = [question.kind for question in self.questions.values()]
+        results = {"total": mean(scores["total"])}
         for name in CAPABILITIES:
             part = [grade for grade, question in graded if name in question.capabilities]
             if part:
                 results[f"total/{name}"] = mean(part)
+        for name, part in grouped(scores["total"], combinations).items():
+            results[f"combination/{name}"] = mean(part)
         return {**results, "unjudged": mean(scores["unjudged"])}

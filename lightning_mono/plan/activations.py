@@ -64,9 +64,7 @@ def outside_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Nu
     return batch.tokens * norm + patchifier_bytes(config, flow, batch, numeric)
 
 
-def patchifier_bytes(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric
-) -> float:
+def patchifier_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
     """What the patchifier keeps beside the pixels, of which it keeps a cast where it makes one."""
     section, n = config.patchifier, numeric
     if section is None or "patchifier" not in flow.train:

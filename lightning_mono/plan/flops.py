@@ -89,9 +89,7 @@ def count(config: MonoConfig, flow: Flow, batch: MicroBatch, *, checkpointing: b
     return Flops(forward, backward, recompute)
 
 
-def _attention(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int
-) -> Iterator[Product]:
+def _attention(config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int) -> Iterator[Product]:
     """Query, key and value projections, and the output projection."""
     decoder, needs = config.decoder, flow.layers[layer]
     q, kv = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim

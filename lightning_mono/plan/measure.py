@@ -1,8 +1,8 @@
 """The peak memory of a recipe's stages as it is: each is run for a few steps, in its own process.
 
-What is measured is the real run: data, model, loader, trainer, callbacks. On a CPU it is the highest
-resident size from the beginning of training on, less that of the process before it had a model; on
-a GPU, what PyTorch has allocated at most.
+What is measured is the real run: data, model, loader, trainer, callbacks. On a CPU it is the
+highest resident size from the beginning of training on, less that of the process before it had a
+model; on a GPU, what PyTorch has allocated at most.
 
     python -m lightning_mono.plan.measure RECIPE STAGE STEPS [key=value ...]
 """

@@ -190,9 +190,7 @@ class Step:
 
     @cached_property
     def _patchifier(self) -> float:
-        return activations.patchifier_bytes(
-            self.config, self.flow, self.batch, self.setup.numeric
-        )
+        return activations.patchifier_bytes(self.config, self.flow, self.batch, self.setup.numeric)
 
     def _workspace(self, layer: int) -> float:
         """Gradients of one layer's activations: those of its FFN, or of its attention."""
@@ -237,7 +235,8 @@ class Step:
         for weight in self.weights:
             if weight.layer is not None:
                 size = stored_bytes(weight, self.setup)
-                size += size * (weight.group in self.flow.train)  # its gradient, before it is shared
+                # Its gradient, too, before it is shared.
+                size += size * (weight.group in self.flow.train)
                 layers[weight.layer] = layers.get(weight.layer, 0) + size
         outside = (w for w in self._trained if w.layer is None)
         whole += sum(w.numbers * self.setup.numeric.weight for w in outside)

@@ -1,4 +1,4 @@
-"""The packed data of a recipe, where they are prepared and the tokenizer is here: nothing is made."""
+"""The packed data of a recipe, where they and the tokenizer are there: nothing is made."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def prepared(recipe: Recipe, name: str, config: MonoConfig) -> Workload | None:
         return None
     data = build.stage_data(recipe, name, sources, renderer, pad_id=0)
     packs = list(islice(data.plan.packs(), ROWS))
-    items = [(item.source, item.index) for row in packs for item in row]
+    items = [(item.source, item.sample) for row in packs for item in row]
     useful = sum(int(data.plan.lengths[source][index]) for source, index in items)
     visual, targets = _shares(data, config, items[:LOOKED_AT])
     per_row = useful / len(packs)
@@ -59,7 +59,8 @@ def prepared(recipe: Recipe, name: str, config: MonoConfig) -> Workload | None:
         length=data.plan.sequence_length,
         data=data,
         note=f"prepared: {data.samples:,} samples, {useful / len(items):,.0f} tokens each, "
-        f"{visual:.0%} visual, {targets:.0%} supervised; rows {per_row / data.plan.sequence_length:.1%} full",
+        f"{visual:.0%} visual, {targets:.0%} supervised; "
+        f"rows {per_row / data.plan.sequence_length:.1%} full",
     )
 
 

@@ -64,7 +64,8 @@ def _stages(plan: Plan) -> str:
                 scaled(stage.samples),
                 scaled(stage.tokens),
                 f"{batch.visual / batch.tokens:.0%}",
-                f"{batch.rows} x {batch.length:,}" + (f" x {stage.accumulate}" * (stage.accumulate > 1)),
+                f"{batch.rows} x {batch.length:,}"
+                + (f" x {stage.accumulate}" * (stage.accumulate > 1)),
                 scaled(stage.flops_per_token, OPERATIONS),
                 scaled(stage.flops.total * stage.steps, OPERATIONS),
             ]

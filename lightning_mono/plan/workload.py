@@ -10,7 +10,6 @@ from lightning_mono.model import MonoConfig
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.resolve import merged_image
-from lightning_mono.recipe.resolve import merged_image
 from lightning_mono.stages import Duration
 
 

@@ -95,7 +95,7 @@ def test_every_sample_that_fits_comes_once_an_epoch(plan: PackPlan) -> None:
     drawn: list[list[int]] = [[] for _ in usable]
     for item in islice(plan.samples(), 400):
         assert item.epoch == len(drawn[item.source]) // len(usable[item.source])
-        drawn[item.source].append(item.index)
+        drawn[item.source].append(item.sample)
     for indices, expected in zip(drawn, usable, strict=True):
         for start in range(0, len(indices) - len(expected) + 1, len(expected)):
             assert set(indices[start : start + len(expected)]) == expected
@@ -119,7 +119,7 @@ def test_rows_hold_the_samples_of_the_order_each_once(plan: PackPlan, count: int
     assert packed.keys() <= set(order)
     assert set(order[: len(packed) - ahead]) <= packed.keys()
     for row in rows:
-        assert sum(plan.lengths[item.source][item.index] for item in row) <= ROOM
+        assert sum(plan.lengths[item.source][item.sample] for item in row) <= ROOM
 
 
 @given(plans(), st.integers(0, 40))
@@ -150,7 +150,7 @@ def test_how_many_blocks_are_packed_at_a_time_changes_nothing(plan: PackPlan) ->
 @given(plans())
 def test_shuffled_epochs_differ_and_unshuffled_ones_do_not(plan: PackPlan) -> None:
     usable = np.flatnonzero(plan.lengths[0]).tolist()
-    samples = (item.index for item in plan.samples() if item.source == 0)
+    samples = (item.sample for item in plan.samples() if item.source == 0)
     orders = [list(islice(samples, len(usable))) for _ in range(6)]
     if not plan.shuffle:
         assert all(order == usable for order in orders)
@@ -160,7 +160,7 @@ def test_shuffled_epochs_differ_and_unshuffled_ones_do_not(plan: PackPlan) -> No
 
 def test_an_epoch_reads_few_chunks_at_a_time() -> None:
     plan = PackPlan([np.full(5000, 5)], [[50] * 100], [1.0], ROOM, 2, 0)
-    order = [item.index // 50 for item in islice(plan.samples(), 5000)]
+    order = [item.sample // 50 for item in islice(plan.samples(), 5000)]
     for start in range(0, 4800, 800):  # 16 chunks of 50 samples
         assert len(set(order[start : start + 800])) == 16
 
@@ -181,7 +181,7 @@ def test_batches_for_is_the_least_number_that_is_enough(
 ) -> None:
     def seen(batches: int, *, tokens: bool) -> int:
         rows = islice(plan.packs(), batches * plan.batch_size * world)
-        worth = [plan.lengths[i.source][i.index] if tokens else 1 for row in rows for i in row]
+        worth = [plan.lengths[i.source][i.sample] if tokens else 1 for row in rows for i in row]
         return int(sum(worth))
 
     count = plan.batches_for(goal, world)
