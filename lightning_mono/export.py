@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from lightning_mono.checkpoints.run import read
 from lightning_mono.model import MonoModel
+from lightning_mono.model.meta import on_meta
 from lightning_mono.strategies import is_sharded
 
 
@@ -22,7 +21,7 @@ def trained_model(model: MonoModel, newest: Path) -> MonoModel:
     saved = read(newest)
     state = {name.removeprefix("model."): value for name, value in saved["state_dict"].items()}
     if is_sharded(model):
-        with torch.device("meta"):
+        with on_meta():
             whole = MonoModel(model.config)
         whole.load_state_dict(state, assign=True)
         whole.entries, model = model.entries, whole

@@ -39,10 +39,11 @@ def starting_point(name: str) -> Path:
 
 
 def stage_ends(run: Path) -> dict[str, Path]:
-    """Stage -> the checkpoint of its end, of all the stages of a run that have ended."""
-    found = sorted((run / "checkpoints").glob("stage=*.ckpt"))
-    named = [(re.fullmatch(r"stage=(.+)-step=\d+\.ckpt", path.name), path) for path in found]
-    return {match[1]: path for match, path in named if match}
+    """Stage -> the checkpoint of its end, of the stages of a run that have ended, in order."""
+    found = (run / "checkpoints").glob("stage=*.ckpt")
+    named = [(re.fullmatch(r"stage=(.+)-step=(\d+)\.ckpt", path.name), path) for path in found]
+    ended = sorted((int(match[2]), match[1], path) for match, path in named if match)
+    return {stage: path for _, stage, path in ended}
 
 
 def start_from(model: MonoModel, path: Path, vocabulary: str) -> None:

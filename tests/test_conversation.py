@@ -85,7 +85,7 @@ def _follow(
     return said
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     pictures=st.lists(st.integers(0, 2), min_size=1, max_size=4),
     new=st.integers(1, 8),

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_mono.backbones import save_backbone
 from lightning_mono.checkpoints.run import read
 from lightning_mono.errors import CheckpointError
 from lightning_mono.journal import Journal
 from lightning_mono.recipe import load_recipe
 from lightning_mono.runs import RunFolder
 from lightning_mono.starting import saved_weights, starting_point, vocabulary_mark
+from lightning_mono.testing import tiny_backbone
 from lightning_mono.training import Session, fit
 
 SHORT = ["trainer.max_steps=6", "evaluation.retention_source=null"]
@@ -57,8 +59,9 @@ def test_experts_that_it_lacks_are_copies_of_its_text_weights(recipe_file: Path)
 
 @pytest.mark.parametrize("scheme", ["nf4", "int8"])
 def test_text_that_was_rounded_is_the_backbones(recipe_file: Path, scheme: str) -> None:
-    language = ended(recipe_file, "trainer.max_steps=4", f"out={recipe_file.parent}/language")
-    backbone = ["model.scratch=null", f"model.backbone={language}/model"]
+    language = recipe_file.parent / "language"
+    save_backbone(language, tiny_backbone())
+    backbone = ["model.scratch=null", f"model.backbone={language}"]
     only = [*backbone, "stages.language.train=[patchifier]", "stages.alignment.train=[experts]"]
     run = ended(recipe_file, *only, f"model.quantize={scheme}")
     ours = begun(recipe_file, *backbone, f"model.init_from={run}/concept")
@@ -66,8 +69,10 @@ def test_text_that_was_rounded_is_the_backbones(recipe_file: Path, scheme: str) 
     for name, value in ours.items():
         expected = saved[name] if saved[name].is_floating_point() else plain[name]
         assert torch.equal(value, expected), name
+    save_backbone(recipe_file.parent / "other", tiny_backbone(seed=1))
+    other = ["model.scratch=null", f"model.backbone={recipe_file.parent}/other"]
     with pytest.raises(CheckpointError, match=r"was rounded there from another weight"):
-        begun(recipe_file, f"model.init_from={run}/concept")
+        begun(recipe_file, *other, f"model.init_from={run}/concept")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,7 @@ def test_text_that_was_rounded_is_the_backbones(recipe_file: Path, scheme: str) 
     [
         (
             ["model.experts.attention=none"],
-            r"holds layers\.0\.attention\.out\.visual\.weight, which this recipe's model lacks",
+            r"holds layers\.0\.attention\.qkv\.visual\.q\.weight, which this recipe's model lacks",
         ),
         (["model.scratch.ffn_size=64"], r"\.ffn\.text\.gate\.weight is \(48, 32\), .* \(64, 32\)"),
         (["model.scratch.layers=3"], r"has no layers\.2\..*, which this recipe's model has"),
@@ -112,8 +117,6 @@ def test_a_stage_that_has_not_ended_is_named_with_those_that_have(recipe_file: P
 
 
 def test_vocabularies_differ_by_words_and_ids() -> None:
-    from lightning_mono.testing import tiny_backbone
-
     one, two = tiny_backbone().tokenizer, tiny_backbone().tokenizer
     assert vocabulary_mark(one) == vocabulary_mark(two)
     two.add_tokens(["another"])

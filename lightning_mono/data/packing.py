@@ -18,6 +18,7 @@ from lightning_mono.errors import DataError
 Pack = list[Item]  # samples that share a row
 
 OPEN_ROWS = 64  # rows that wait for samples that fit
+FULL = 0.98  # share of a row that is enough; what is less full is packed again
 BLOCK_ROWS = 1024  # rows, roughly, that are filled with samples of one block
 BLOCK_SAMPLES = 16_384  # and samples of a block, at most
 GROUP_BLOCKS = 256  # blocks that are packed side by side, at most
@@ -183,10 +184,46 @@ class Block:
 
 
 def pack(lengths: np.ndarray, room: int) -> np.ndarray:
-    """Packs several lists of samples into rows, side by side: best fit among a few open rows.
+    """Packs several lists of samples into rows, side by side.
 
-    A sample goes into that open row in which it leaves the least room. Where it fits into none, a
-    row is opened for it in the place of the fullest.
+    Each list is packed by best fit as its samples come. Rows that are not full enough are taken
+    apart and their samples packed anew: twice in another order, in the end the longest first.
+
+    Args:
+        lengths: (lists, samples) int; a list ends with zeros where it has fewer samples.
+        room: tokens of a row, at least the longest length.
+
+    Returns:
+        (lists, samples) int32: the row of each sample, counted in the order of their first samples.
+    """
+    lists, samples = lengths.shape
+    rows = np.zeros((lists, samples), np.int64)
+    made = np.zeros((lists, 1), np.int64)  # rows that stay as they are
+    loose = lengths > 0
+    # A column's key is the same, however many there are.
+    mixed = [np.random.default_rng(seed).random(samples) for seed in (0, 1)]
+    keys = [np.arange(samples), *mixed, -lengths]
+    for number, key in enumerate(keys, 1):
+        order = np.argsort(np.where(loose, key, np.inf), axis=1, kind="stable")
+        order = order[:, : int(loose.sum(1).max(initial=0))]
+        waiting = np.take_along_axis(np.where(loose, lengths, 0), order, axis=1)
+        found = best_fit(waiting, room).astype(np.int64)
+        filled = _sums(found, waiting)
+        enough = (filled >= FULL * room) | (number == len(keys))
+        numbers = np.take_along_axis(made + np.cumsum(enough, axis=1) - 1, found, axis=1)
+        stays = np.take_along_axis(enough, found, axis=1) & (waiting > 0)
+        line, place = np.nonzero(stays)
+        rows[line, order[line, place]] = numbers[line, place]
+        loose[line, order[line, place]] = False
+        made += (enough & (filled > 0)).sum(1, keepdims=True)
+    return _in_order(rows, lengths > 0)
+
+
+def best_fit(lengths: np.ndarray, room: int) -> np.ndarray:
+    """Packs lists of samples, side by side, in the order in which they come.
+
+    A sample goes into that one of a few open rows in which it leaves the least room. Where it fits
+    into none, a row is opened for it in the place of the fullest.
 
     Args:
         lengths: (lists, samples) int; a list ends with zeros where it has fewer samples.
@@ -212,3 +249,21 @@ def pack(lengths: np.ndarray, room: int) -> np.ndarray:
         left[lists, place] -= length
         rows[:, column] = open_rows[lists, place]
     return rows
+
+
+def _sums(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Tokens of each row, (lists, rows) int64."""
+    lists, most = len(rows), int(rows.max(initial=0)) + 1
+    flat = (rows + most * np.arange(lists)[:, None]).ravel()
+    sums = np.bincount(flat, lengths.ravel(), lists * most)
+    return sums.astype(np.int64).reshape(lists, most)
+
+
+def _in_order(rows: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """The same rows, counted in the order of their first samples."""
+    lists, samples = rows.shape
+    line, column = np.nonzero(real)
+    first = np.full((lists, int(rows.max(initial=0)) + 1), samples)
+    np.minimum.at(first, (line, rows[line, column]), column)
+    places = np.argsort(np.argsort(first, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.where(real, np.take_along_axis(places, rows, axis=1), 0).astype(np.int32)

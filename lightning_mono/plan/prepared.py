@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-import torch
 from tokenizers import Tokenizer
 
 from lightning_mono import build
@@ -22,6 +21,7 @@ from lightning_mono.data.sources import SourceSpec
 from lightning_mono.data.store import Store
 from lightning_mono.errors import UserError
 from lightning_mono.model import MonoConfig, MonoModel
+from lightning_mono.model.meta import on_meta
 from lightning_mono.plan.workload import Workload
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.schema import SourceSection
@@ -115,7 +115,7 @@ def _renderer(
     tokenizer, chat = found
     if config.patchifier is not None:
         add_image_tokens(tokenizer)
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config)
     return build.recipe_renderer(recipe, model, tokenizer, recipe.model.chat or chat)
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from lightning_mono.model import MonoConfig, MonoModel
+from lightning_mono.model.meta import on_meta
 from lightning_mono.params import QUANTISABLE, grouped
 
 
@@ -45,7 +44,7 @@ class Weight:
 
 def weights_of(config: MonoConfig) -> tuple[Weight, ...]:
     """All parameters of a model, of which none is made: it stands on the meta device."""
-    with torch.device("meta"):
+    with on_meta():
         model = MonoModel(config)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     return tuple(

@@ -175,7 +175,7 @@ def test_internlm2_is_llama_in_other_words(
     assert load_backbone(str(tmp_path / "again")).config == backbone.config
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kv_heads=st.integers(1, 4),
     group=st.integers(1, 4),

@@ -172,7 +172,7 @@ def test_ids_are_those_of_the_reference(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=str)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_text_gets_the_reference_s_ids_and_comes_back_as_its_text(
     changes: dict[str, Any], data: st.DataObject
@@ -203,7 +203,7 @@ def test_every_id_alone_and_twice_decodes_as_the_reference_s_does(changes: dict[
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=str)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_ids_decode_as_the_reference_s_do(changes: dict[str, Any], data: st.DataObject) -> None:
     """Bytes aside: a run of them that is no UTF-8 has other replacement characters."""
@@ -229,7 +229,7 @@ def made(scores: Mapping[str, float], **kinds: int) -> Any:
     return model
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_pieces_merge_in_the_order_of_their_scores(data: st.DataObject) -> None:
     """Whatever the pieces and their order: overlaps, runs, pieces that nothing makes."""
@@ -402,7 +402,7 @@ def test_a_model_cut_short_anywhere_is_refused() -> None:
         assert "cut short" in message, end
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_a_damaged_model_is_read_or_refused(data: st.DataObject) -> None:
     content = bytearray(trained({}))

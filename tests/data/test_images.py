@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
@@ -311,7 +311,6 @@ def test_notes_of_the_wrong_type_are_damage() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @given(data=st.data())
-@settings(deadline=None)
 def test_damage_anywhere_is_a_line_or_a_picture(kind: str, data: st.DataObject) -> None:
     whole = bytearray(encoded(Image.fromarray(noise(20, 14)), kind))
     for _ in range(data.draw(st.integers(1, 4))):

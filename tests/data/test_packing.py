@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_mono.data import packing
 from lightning_mono.data.mixes import MIXES, Mix
-from lightning_mono.data.packing import PackPlan, pack
+from lightning_mono.data.packing import PackPlan, best_fit, pack
 from lightning_mono.errors import DataError
 
 ROOM = 64
@@ -73,20 +73,34 @@ def test_lists_that_are_packed_side_by_side_do_not_see_each_other(lists: list[li
         assert rows[: len(lengths)].tolist() == side_by_side([lengths])[0].tolist()
 
 
+@given(several_lists)
+def test_rows_are_counted_in_the_order_of_their_first_samples(lists: list[list[int]]) -> None:
+    for lengths, rows in zip(lists, side_by_side(lists), strict=True):
+        first = [rows.tolist().index(row) for row in range(rows[: len(lengths)].max() + 1)]
+        assert first == sorted(first)
+
+
+def test_rows_that_are_not_full_are_packed_again() -> None:
+    lengths = np.array([[40, 20, 30, 34, 24, 44]])  # As they come, 40 + 20 and 30 + 34 share rows.
+    assert best_fit(lengths, ROOM).max() + 1 == 4
+    assert pack(lengths, ROOM).max() + 1 == 3
+
+
 @given(st.lists(st.integers(1, ROOM), min_size=1, max_size=60))
 def test_a_row_is_opened_only_for_what_fits_into_no_open_row(lengths: list[int]) -> None:
-    rows = side_by_side([lengths])[0].tolist()
-    left: dict[int, int] = {}
+    rows = best_fit(np.array([lengths]), ROOM)[0].tolist()
+    open_rows = [(-1, 0)] * packing.OPEN_ROWS  # numbers and the room left
     for length, row in zip(lengths, rows, strict=True):
-        fitting = [room for room in left.values() if room >= length]
-        if row in left:
-            assert left[row] == min(fitting), "not the row in which it leaves the least room"
+        rooms = [room for _, room in open_rows]
+        fitting = [room for room in rooms if room >= length]
+        numbers = [number for number, _ in open_rows]
+        if row in numbers:
+            place = numbers.index(row)
+            assert rooms[place] == min(fitting), "not the row in which it leaves the least room"
+            open_rows[place] = row, rooms[place] - length
         else:
             assert not fitting
-            if len(left) == packing.OPEN_ROWS:
-                del left[min(left, key=left.__getitem__)]
-            left[row] = ROOM
-        left[row] -= length
+            open_rows[rooms.index(min(rooms))] = row, ROOM - length
 
 
 @given(plans())
@@ -117,7 +131,7 @@ def test_rows_hold_the_samples_of_the_order_each_once(plan: PackPlan, count: int
     ahead = 2 * packing.BLOCK_SAMPLES  # no sample is packed earlier than a block allows
     order = list(islice(plan.samples(), len(packed) + ahead))
     assert packed.keys() <= set(order)
-    assert set(order[: len(packed) - ahead]) <= packed.keys()
+    assert set(order[: max(0, len(packed) - ahead)]) <= packed.keys()
     for row in rows:
         assert sum(plan.lengths[item.source][item.sample] for item in row) <= ROOM
 

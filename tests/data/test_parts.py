@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,28 +90,35 @@ prepare_into(SourceSpec(name, options=options), Path(out), workers=workers, limi
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_point_it_goes_on_to_the_same_bytes(workers: int, tmp_path: Path) -> None:
     made = FORMATS["json"](tmp_path)
-    started = time.monotonic()
-    whole = prepare_into(spec(made), tmp_path / "whole", limits=LIMITS)
-    lasts = time.monotonic() - started
-    out = tmp_path / "out"
+    whole, out = tmp_path / "whole", tmp_path / "out"
     limits = [LIMITS.part_records, LIMITS.characters]
-    arguments = json.dumps([made.name, made.options, str(out), workers, limits])
+
+    @contextmanager
+    def preparing(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+        arguments = json.dumps([made.name, made.options, str(folder), workers, limits])
+        command = [sys.executable, "-c", RUN, arguments]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, start_new_session=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+
+    def written() -> int:
+        return len(list(tmp_path.glob(".out.partial/parts/*.json")))
+
+    with preparing(whole) as process:
+        assert process.wait() == 0
     chance = random.Random(workers)
-    kept = 0
-    for _ in range(12):
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, arguments], stdout=subprocess.PIPE, start_new_session=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(chance.uniform(0, lasts / 3))
-        os.kill(process.pid, signal.SIGKILL)  # its children have to find out by themselves
-        process.wait()
-        process.stdout.close()
-        kept = max(kept, len(list(tmp_path.glob(".out.partial/parts/*.json"))))
-        if out.exists():
-            break
-    assert kept > 0
+    counts = []
+    for more in (0, 1, 4, 3):  # parts that it writes before it dies
+        goal = written() + more
+        with preparing(out) as process:
+            while written() < goal and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.03 if more else 0.4))
+            process.kill()  # its children have to find out by themselves
+        counts.append(written())
+    assert any(counts), "it never died between parts"
     prepare_into(spec(made), out, workers=workers, limits=LIMITS)
     assert content(out) == content(whole)
     assert not (tmp_path / ".out.partial").exists()

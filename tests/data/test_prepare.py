@@ -146,12 +146,13 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_gone_on_with(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    path = write_jsonl([GOOD])
     monkeypatch.setattr("litdata.streaming.Cache.done", full)
     with pytest.raises(DataError, match=r"cannot prepare jsonl/train .*No space left on device"):
-        prepare(spec(write_jsonl([GOOD])), tmp_path / "cache")
+        prepare(spec(path), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("jsonl-*"))
     monkeypatch.undo()
-    assert len(Store(prepare(spec(write_jsonl([GOOD])), tmp_path / "cache"))) == 1
+    assert len(Store(prepare(spec(path), tmp_path / "cache"))) == 1
     assert {file.suffix for file in (tmp_path / "cache").glob(".*")} == {".lock"}
 
 

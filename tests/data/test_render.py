@@ -33,9 +33,7 @@ samples = st.builds(
     text=st.one_of(st.just(""), words),
     dialogue=st.booleans(),
 )
-any_fixture = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
-)
+any_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 
 
 @st.composite

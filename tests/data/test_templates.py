@@ -133,7 +133,7 @@ def test_a_conversation_has_the_tokens_of_its_text(kind: str, name: str) -> None
     of_this_kind = renderer(kind, name)
 
     @given(conversations, st.one_of(st.just(""), words))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def check(turns: list[Turn], system: str) -> None:
         system = system.strip()  # llama 3 strips it
         said: list[tuple[str, str]] = []

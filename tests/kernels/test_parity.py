@@ -79,7 +79,7 @@ def _run(
 @pytest.mark.parametrize(
     ("dtype", "within"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mask=masks(), seed=st.integers(0, 100))
 def test_outputs_and_gradients_equal_the_oracle(
     kernel: str, block: str, dtype: torch.dtype, within: float, mask: list[bool], seed: int
@@ -138,7 +138,7 @@ def test_a_frozen_expert_without_tokens_is_not_run(kernel: str, visual_tokens: b
 
 @pytest.mark.parametrize("kernel", TORCH)
 @pytest.mark.parametrize("trains", ["both", "visual", "none"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(mask=masks())
 def test_no_product_is_computed_that_is_not_needed(
     kernel: str, trains: str, mask: list[bool]
@@ -187,7 +187,7 @@ def test_kernels_compile_and_recompute(kernel: str, mask: list[bool]) -> None:
         torch.testing.assert_close(grad, grads[0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.integers(1, 3).flatmap(lambda n: st.tuples(st.just(n), masks())))
 def test_rows_of_a_layout_cover_every_token_once(rows: tuple[int, list[bool]]) -> None:
     count, mask = rows
@@ -203,7 +203,7 @@ def test_rows_of_a_layout_cover_every_token_once(rows: tuple[int, list[bool]]) -
     assert layout.text.count + layout.visual.count == grid.numel()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(mask=masks())
 def test_sorting_by_modality_is_a_permutation_computed_once(mask: list[bool]) -> None:
     layout = ModalityLayout.from_mask(torch.tensor([mask]))

@@ -48,7 +48,7 @@ def ours(corpus: list[tuple[str, list[str]]], words: object = ptb_words) -> list
     return scores
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(corpora)
 def test_scores_are_those_of_pycocoevalcap(corpus: list[tuple[str, list[str]]]) -> None:
     for words in (str.split, ptb_words):

@@ -59,7 +59,7 @@ def test_weights_reproduce_the_attention_that_was_computed() -> None:
 marks = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tokens=marks, split=st.integers(0, 7))
 def test_the_rule_pair_by_pair(tokens: list[tuple[int, int]], split: int) -> None:
     split = min(split, len(tokens) - 1)

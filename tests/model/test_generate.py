@@ -116,7 +116,7 @@ sampling = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(choice=sampling)
 def test_sampling_repeats_under_a_seed(choice: dict[str, float]) -> None:
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
@@ -159,7 +159,7 @@ def test_seeds_differ_and_narrow_sampling_is_greedy() -> None:
         assert torch.equal(ours, greedy)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(top_k=st.integers(0, 8), top_p=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
 def test_sampling_stays_inside_what_it_may_choose(top_k: int, top_p: float, seed: int) -> None:
     ids = torch.tensor([[5, 6, 7]])

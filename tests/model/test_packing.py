@@ -34,7 +34,7 @@ def _tiles(document: list[list[int]]) -> int:
     return sum(part.count(IMAGE) for part in document) // 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(packed=st.lists(rows, min_size=1, max_size=2))
 def test_each_branch_reads_as_if_it_were_alone_behind_its_prefix(
     packed: list[list[list[list[int]]]],
@@ -60,7 +60,7 @@ def test_each_branch_reads_as_if_it_were_alone_behind_its_prefix(
             at += sum(map(len, document))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(row=st.lists(documents, min_size=1, max_size=3), data=st.data())
 def test_changing_one_branch_changes_no_other(
     row: list[list[list[int]]], data: st.DataObject

@@ -15,7 +15,7 @@ from lightning_mono.model.patchifier import Patchifier, pixel_shuffle
 from lightning_mono.testing import IMAGE, tiny_config, tiny_model
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     order=st.sampled_from(["v1", "v2"]),
     merge=st.integers(1, 3),

@@ -30,7 +30,7 @@ def gradients(parts: list[Batch], weight: torch.Tensor) -> tuple[float, list[tor
     return float(loss), [p.grad for p in model.parameters() if p.grad is not None]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=ROWS, data=st.data(), loss=st.sampled_from(["token", "sample", "square"]))
 def test_parts_add_up_to_the_whole(rows: list, data: st.DataObject, loss: str) -> None:
     batch = tiny_batch(rows, CONFIG)

@@ -47,7 +47,7 @@ def _theirs(sampling: Sampling, ids: torch.Tensor, logits: torch.Tensor) -> torc
     return steps(ids, logits).softmax(-1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sampling=settings_of, seed=st.integers(0, 10_000))
 def test_chances_are_those_of_transformers(sampling: Sampling, seed: int) -> None:
     logits, ids, seen = _made(seed)
@@ -58,7 +58,7 @@ def test_chances_are_those_of_transformers(sampling: Sampling, seed: int) -> Non
     torch.testing.assert_close(ours, _theirs(sampling, ids, logits), atol=1e-6, rtol=1e-4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(penalty=st.floats(0.1, 10.0), seed=st.integers(0, 10_000))
 def test_greedy_choices_are_penalized_as_transformers_does(penalty: float, seed: int) -> None:
     logits, ids, seen = _made(seed)
@@ -73,7 +73,7 @@ def test_nothing_seen_is_not_penalized() -> None:
     assert torch.equal(harsh.pick(logits, None, None), logits.argmax(-1))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(temperature=st.floats(0.0, 100.0), seed=st.integers(0, 10_000))
 def test_a_choice_of_one_is_greedy(temperature: float, seed: int) -> None:
     logits, _, _ = _made(seed)

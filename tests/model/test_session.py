@@ -179,7 +179,7 @@ def _check(turns: list[Turn]) -> None:
 
 
 @pytest.mark.parametrize("kernel", kernels_here(torch.float64))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(turns=conversations())
 def test_any_conversation_says_what_each_row_would_say_alone(
     kernel: str, turns: list[Turn]
@@ -211,7 +211,7 @@ def test_a_row_that_stopped_early_goes_on_as_if_alone(take: int) -> None:
 # -- pieces ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ids=st.lists(words, min_size=2, max_size=12), cuts=st.sets(st.integers(1, 11)))
 def test_a_chunk_may_come_in_any_pieces(ids: list[int], cuts: set[int]) -> None:
     text = torch.tensor([ids])
@@ -290,7 +290,7 @@ def test_a_penalty_counts_text_but_no_placeholder_padding_or_hidden_id() -> None
 # -- rewinding ------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(turns=conversations(), new=st.integers(0, 4))
 def test_what_was_rewound_might_never_have_been_read(turns: list[Turn], new: int) -> None:
     turn = turns[0]
@@ -448,7 +448,7 @@ def test_a_session_grows_seldom() -> None:
     assert sorted(set(capacities)) == [1, 2, 4, 8, 16, 32, 64]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(capacity=st.integers(0, 9), length=st.integers(0, 9), wanted=st.integers(0, 20))
 def test_reserving_keeps_what_is_written(capacity: int, length: int, wanted: int) -> None:
     cache = KVCache(tiny_decoder(), 2, capacity, device="cpu", dtype=torch.float32)

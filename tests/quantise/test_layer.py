@@ -27,7 +27,7 @@ from .rounding import SCHEMES, linear, rounded
     tokens=st.integers(0, 5),
     bias=st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_layer_is_the_product_with_the_rounded_matrix(
     scheme: str, rows: int, columns: int, seed: int, tokens: int, bias: bool
 ) -> None:

@@ -36,7 +36,7 @@ def test_bf16_stays_near_the_fp32_oracle(mask: list[bool], saving: Saving) -> No
     close(ours, run(masked_dense, x.float(), mask, in_fp32(pair)), 2e-2)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(mask=st.lists(st.booleans(), min_size=1, max_size=40), saved=st.booleans())
 def test_any_layout_equals_the_oracle(mask: list[bool], saved: bool) -> None:
     pair, x = swiglus(hidden=16, ffn_size=16), rows_of(mask, 16)

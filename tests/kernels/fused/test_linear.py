@@ -146,7 +146,7 @@ def test_norms_at_the_input_equal_norms_before_it(block: str, layout: str, share
     _assert_close(_run(_plain, x, mask, modules), _run(_oracle, x, mask, modules), 1e-5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     mask=st.lists(st.booleans(), min_size=1, max_size=40),
     outs=st.integers(1, 5),
