@@ -15,7 +15,18 @@ from lightning_mono.errors import DataError
 from lightning_mono.recipe import load_recipe, shipped_recipes
 from lightning_mono.testing import TINY_RECIPE, tiny_model, write_tiny_recipe
 
-VERBS = ("fit", "evaluate", "generate", "chat", "convert", "validate", "ls", "show", "bench")
+VERBS = (
+    "fit",
+    "evaluate",
+    "generate",
+    "chat",
+    "convert",
+    "validate",
+    "ls",
+    "show",
+    "plan",
+    "bench",
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -79,6 +90,12 @@ def test_each_verb_helps_with_an_example(verb: str, capsys: Captured) -> None:
         (["generate", "/no/where", "--prompt", "a", "--max-new-tokens", "0"], "0 must be 1"),
         (["generate", "/no/where", "--prompt", "a", "--top-k", "x"], "whole number"),
         (["chat", "/no/where"], "no model folder"),
+        (["plan", "quikstart"], "did you mean 'quickstart'"),
+        (["plan", "quickstart", "--gpu", "h10"], "--gpu h10: not in the table; did you mean h100?"),
+        (["plan", "quickstart", "--utilisation", "0"], "--utilisation: 0 must be above 0"),
+        (["plan", "quickstart", "--gpu", "h100", "trainer.devices=0"], "trainer.devices: 0"),
+        (["plan", "quickstart", "trainer.strategy=ddp"], "trainer.strategy: 'ddp' is none of"),
+        (["plan", "quickstart", "model.backbone=an/unknown", "model.scratch=null"], "an/unknown"),
     ],
 )
 def test_errors_are_one_line_and_exit_2(arguments: list[str], says: str, capsys: Captured) -> None:
