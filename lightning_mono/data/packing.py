@@ -202,7 +202,7 @@ def pack(lengths: np.ndarray, room: int) -> np.ndarray:
     loose = lengths > 0
     # A column's key is the same, however many there are.
     mixed = [np.random.default_rng(seed).random(samples) for seed in (0, 1)]
-    keys = [np.arange(samples), *mixed, -lengths]
+    keys: list[np.ndarray] = [np.arange(samples), *mixed, -lengths]
     for number, key in enumerate(keys, 1):
         order = np.argsort(np.where(loose, key, np.inf), axis=1, kind="stable")
         order = order[:, : int(loose.sum(1).max(initial=0))]
