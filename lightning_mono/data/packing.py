@@ -201,7 +201,7 @@ def pack(lengths: np.ndarray, room: int) -> np.ndarray:
     made = np.zeros((lists, 1), np.int64)  # rows that stay as they are
     loose = lengths > 0
     # A column's key is the same, however many there are.
-    mixed = [np.random.default_rng(seed).random(samples) for seed in (0, 1)]
+    mixed = [np.random.default_rng(seed).random((samples,)) for seed in (0, 1)]
     keys: list[np.ndarray] = [np.arange(samples), *mixed, -lengths]
     for number, key in enumerate(keys, 1):
         order = np.argsort(np.where(loose, key, np.inf), axis=1, kind="stable")
