@@ -201,7 +201,7 @@ class Session:
             print(line, flush=True)
 
         return {
-            name: build.open_sources(section.sources, f"data.{name}", note)
+            name: build.open_sources(section.sources, f"data.{name}", note, section.workers)
             for name, section in self.recipe.data.items()
         }
 

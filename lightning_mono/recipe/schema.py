@@ -153,7 +153,7 @@ class DataSection:
     loss: str = "token"
     """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
-    """Processes that decode and tokenize; the order of samples does not depend on it."""
+    """Processes that prepare, decode and tokenize; the order of samples does not depend on it."""
     image: TilesSection = field(default_factory=TilesSection)
     """Image budget of this data set."""
     jpeg: list[int] | None = None
