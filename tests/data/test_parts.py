@@ -147,7 +147,7 @@ prepare_into(SourceSpec(name, options=options), Path(out), workers=workers, limi
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_at_any_point_it_goes_on_to_the_same_bytes(workers: int, tmp_path: Path) -> None:
     made = FORMATS["json"](tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "out"
