@@ -201,10 +201,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from lightning_mono.plan import find_gpus, plain, plan, table
     from lightning_mono.recipe import load_recipe
 
-    gpus = find_gpus(arguments.gpu)
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    # --gpu takes all words behind it, overrides too.
+    gpus = find_gpus([word for word in arguments.gpu if "=" not in word])
+    late = [word for word in arguments.gpu if "=" in word]
+    recipe = load_recipe(arguments.recipe, [*arguments.overrides, *late])
     planned = plan(recipe, gpus, arguments.utilisation)
-    print(json.dumps(plain(planned)) if arguments.json else table(planned), end="")
+    print(json.dumps(plain(planned)) if arguments.json else table(planned))
     return 0
 
 

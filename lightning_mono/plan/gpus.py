@@ -1,4 +1,4 @@
-"""GPUs as their data sheets describe them."""
+"""GPUs as their makers describe them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Gpu:
 
     Attributes:
         name: as people say it.
-        bf16: dense products in bfloat16 with sums in fp32, operations a second; data sheets often
-            print twice as many, which holds for weights with every second number zero.
+        bf16: dense products in bfloat16 with sums in fp32, operations a second. Data sheets often
+            print twice as many, "with sparsity": for weights of which every second number is zero.
         fp32: products in float32 outside the tensor cores, operations a second.
-        memory: GiB. Data sheets say GB for what the driver counts in GiB, but for the H200.
-        source: the data sheet.
+        memory: GiB, as the driver counts. Data sheets say GB for it; where the two differ, the
+            source says so.
+        source: of these figures.
     """
 
     name: str
@@ -34,22 +35,26 @@ def _gpu(name: str, bf16: float, fp32: float, memory: float, source: str) -> Gpu
     return Gpu(name, bf16 * 1e12, fp32 * 1e12, memory, source)
 
 
+A100 = "NVIDIA A100 data sheet (nvidia-a100-datasheet-us-nvidia-1758950-r4)"
+HOPPER = "NVIDIA H100 architecture white paper, table 2"
+ADA = "NVIDIA Ada GPU architecture white paper 2.1"
+
 GPUS: Mapping[str, Gpu] = MappingProxyType(
     {
-        "a100-40": _gpu("A100 40GB", 312, 19.5, 40, "NVIDIA A100 data sheet, 2021"),
-        "a100-80": _gpu("A100 80GB", 312, 19.5, 80, "NVIDIA A100 data sheet, 2021"),
-        "h100": _gpu("H100 SXM", 989.4, 66.9, 80, "NVIDIA H100 architecture white paper, table 2"),
-        "h100-pcie": _gpu(
-            "H100 PCIe", 756, 51.2, 80, "NVIDIA H100 architecture white paper, table 2"
+        "a100-40": _gpu("A100 40GB", 312, 19.5, 40, A100),
+        "a100-80": _gpu("A100 80GB", 312, 19.5, 80, A100),
+        "h100": _gpu("H100 SXM", 989.4, 66.9, 80, HOPPER),
+        "h100-pcie": _gpu("H100 PCIe", 756, 51.2, 80, HOPPER),
+        "h200": _gpu(
+            "H200 SXM", 989.4, 66.9, 140, "NVIDIA H200 data sheet; 143,771 MiB by nvidia-smi"
         ),
-        "h200": _gpu("H200 SXM", 989.4, 66.9, 140, "NVIDIA H200 data sheet, 2024"),
-        "b200": _gpu("B200", 2250, 75, 180, "NVIDIA HGX B200 data sheet, 2024; one of eight"),
-        "l40s": _gpu("L40S", 362, 91.6, 48, "NVIDIA L40S data sheet, 2023"),
-        "l4": _gpu("L4", 121, 30.3, 24, "NVIDIA L4 data sheet, 2023"),
-        "a10": _gpu("A10", 125, 31.2, 24, "NVIDIA A10 data sheet, 2021"),
-        "rtx6000-ada": _gpu("RTX 6000 Ada", 364.2, 91.1, 48, "NVIDIA Ada white paper, 2023"),
-        "rtx4090": _gpu("RTX 4090", 165.2, 82.6, 24, "NVIDIA Ada white paper, appendix A"),
-        "rtx3090": _gpu("RTX 3090", 71, 35.6, 24, "NVIDIA GA102 white paper, appendix A"),
+        "b200": _gpu(
+            "B200", 2250, 80, 179, "NVIDIA Blackwell technical brief, HGX B200; 179 GiB as rented"
+        ),
+        "l40s": _gpu("L40S", 362.05, 91.6, 48, "NVIDIA L40S data sheet"),
+        "l4": _gpu("L4", 121, 30.3, 24, ADA),
+        "a10": _gpu("A10", 125, 31.2, 24, "NVIDIA A10 data sheet (a10-datasheet.pdf)"),
+        "rtx4090": _gpu("RTX 4090", 165.2, 82.6, 24, ADA),
     }
 )
 """Name in a command -> the GPU."""

@@ -2,11 +2,11 @@
 
 A step is followed through the moments at which memory is highest:
 
-    loss       the forward pass is at its end: all activations, logits and their logarithms
-    backward   the loss is differentiated: three tensors of (targets, vocabulary) in fp32
-    layer n    gradients of the layers above n are there, activations from n on are; one layer's
-               own gradients are being made
-    step       all gradients, and what the optimizer makes on its way
+    loss               the forward pass is at its end: all activations, logits and their logarithms
+    loss gradient      the way back begins: three tensors of (targets, vocabulary) in fp32
+    layer n gradient   gradients of the layers above n are there, activations up to n are; those of
+                       one layer's own activations are being made
+    update             all gradients, and what the optimizer makes on its way
 
 Where a step is computed in parts, the gradients of the parts before are there at every moment.
 Moments count from the stage's second step on. Under autocast what trains has a copy in bf16 until
@@ -16,8 +16,8 @@ the step ends, and what is frozen until its backward pass. Between the devices
     mono_fsdp2  a share of each; a layer is put together while it runs, with the one after it, and
                 what is outside the layers for the whole step
 
-Not counted: what the CUDA context takes (:data:`CONTEXT`), fragmentation, compiled kernels, and
-the host's memory for data.
+Not counted: what stands beside the model (:data:`APART`), fragmentation, compiled kernels, and on
+a GPU the host's memory for data.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.numeric import Numeric
 from lightning_mono.plan.weights import Weight
 
-CONTEXT = 2**30
-"""Bytes of a GPU that a CUDA context, its libraries and their workspaces take: about 1 GiB."""
+APART = 2**30
+"""Bytes that no tensor takes, about 1 GiB: on a GPU a CUDA context, its libraries and their
+workspaces; on a CPU the process with its libraries, tokenizer and data."""
 
 NF4_BLOCK = 64
 MOMENT_BLOCK = 256
@@ -130,13 +131,16 @@ class Step:
         alive = inputs + sum(kept) + outside
         last = len(kept) - 1
         yield "loss", self._at(held, alive, logits * 2, down_to=last)
-        yield "backward", self._at(held, alive, logits * 3, down_to=last)
+        yield "loss gradient", self._at(held, alive, logits * 3, down_to=last)
         for layer in reversed(range(len(kept))):
             made = held or self._made(layer)
             alive = inputs + sum(kept[:layer]) + self._layer(layer) + self._patchifier
             workspace = self._workspace(layer)
-            yield f"layer {layer}", self._at(made, alive, 0.0, workspace, down_to=layer, now=layer)
-        yield "step", self._at(every, inputs, 0.0, self._stepping)
+            yield (
+                f"layer {layer} gradient",
+                self._at(made, alive, 0.0, workspace, down_to=layer, now=layer),
+            )
+        yield "update", self._at(every, inputs, 0.0, self._stepping)
 
     # -- one moment -------------------------------------------------------------------------
 

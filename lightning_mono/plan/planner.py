@@ -11,7 +11,7 @@ from lightning_mono.model import MonoConfig
 from lightning_mono.plan.flops import Flops, count
 from lightning_mono.plan.flow import Flow, flow_of
 from lightning_mono.plan.gpus import Gpu
-from lightning_mono.plan.memory import CONTEXT, Memory, Setup, Step
+from lightning_mono.plan.memory import APART, Memory, Setup, Step
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.model import planned_model
 from lightning_mono.plan.numeric import NUMERIC
@@ -92,6 +92,12 @@ class Plan:
     def total_parameters(self) -> int:
         return sum(self.parameters.values())
 
+    @property
+    def text_parameters(self) -> int:
+        """Numbers that serve a text token: those of the text LLM itself."""
+        others = [n for n in self.parameters if n == "patchifier" or n.startswith("experts.")]
+        return self.total_parameters - sum(self.parameters[name] for name in others)
+
     def rate(self, gpu: Gpu) -> float:
         """Operations that a GPU does a second in this recipe's precision."""
         peak = gpu.bf16 if self.precision.startswith("bf16") else gpu.fp32
@@ -99,7 +105,7 @@ class Plan:
 
     def fits(self, gpu: Gpu, stage: StagePlan) -> bool:
         """Whether a stage fits into a GPU's memory."""
-        return stage.memory.total + CONTEXT <= gpu.memory * GIB
+        return stage.memory.total + APART <= gpu.memory * GIB
 
 
 def plan(recipe: Recipe, gpus: Sequence[Gpu], utilisation: float) -> Plan:

@@ -1,4 +1,4 @@
-"""A plan as text, a hundred columns wide."""
+"""A plan as text, about a hundred columns wide."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from textwrap import fill
 
-from lightning_mono.plan.memory import Memory
+from lightning_mono.plan.memory import APART, Memory
 from lightning_mono.plan.planner import GIB, Plan
 
 WIDTH = 100
 
 COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"))
-OPERATIONS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
 def table(plan: Plan) -> str:
@@ -25,18 +24,18 @@ def table(plan: Plan) -> str:
         _hours(plan),
         _notes(plan),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _head(plan: Plan) -> str:
     decoder, setup = plan.config.decoder, plan.setup
     model = (
-        f"{decoder.family}, {decoder.layers} layers of {decoder.hidden_size}, "
-        f"{decoder.heads} heads on {decoder.kv_heads}, FFN {decoder.ffn_size}, "
-        f"{decoder.vocab_size:,} words"
+        f"{decoder.family}: {decoder.layers} layers of {decoder.hidden_size}, "
+        f"{decoder.heads} query heads on {decoder.kv_heads} key-value heads, "
+        f"FFN {decoder.ffn_size}, {decoder.vocab_size:,} words"
     )
     devices = f"{setup.devices} device{'s' if setup.devices > 1 else ''}"
-    run = [setup.strategy, devices, plan.precision, setup.optimizer]
+    run = [f"{setup.strategy} on {devices}", plan.precision, setup.optimizer]
     run += [f"text weights in {setup.quantize}"] if setup.quantize != "none" else []
     run += ["activation checkpointing"] if setup.checkpointing else []
     return f"{plan.recipe}\n  {model}\n  {', '.join(run)}"
@@ -49,8 +48,9 @@ def _parameters(plan: Plan) -> str:
         learns = ["trains" if group in stage.train else "." for stage in plan.stages]
         rows.append([group, scaled(numbers), *learns])
     trainable = [scaled(stage.trainable) for stage in plan.stages]
-    rows.append(["all", scaled(plan.total_parameters), *trainable])
-    return _grid(["PARAMETERS", "numbers", *names], rows)
+    rows.append(["all, and how many train", scaled(plan.total_parameters), *trainable])
+    met = f"a text token meets {scaled(plan.text_parameters)} of them"
+    return f"{_grid(['PARAMETERS', 'numbers', *names], rows)}\n{met}"
 
 
 def _stages(plan: Plan) -> str:
@@ -64,27 +64,31 @@ def _stages(plan: Plan) -> str:
                 scaled(stage.samples),
                 scaled(stage.tokens),
                 f"{batch.visual / batch.tokens:.0%}",
-                f"{batch.rows} x {batch.length:,}"
-                + (f" x {stage.accumulate}" * (stage.accumulate > 1)),
-                scaled(stage.flops_per_token, OPERATIONS),
-                scaled(stage.flops.total * stage.steps, OPERATIONS),
+                f"{stage.accumulate} x {batch.rows} x {batch.length:,}",
+                f"{stage.flops_per_token:.2e}",
+                f"{stage.flops.total * stage.steps:.2e}",
             ]
         )
-    head = ["STAGE", "steps", "samples", "tokens", "visual", "a device", "FLOP/token", "FLOP"]
-    return _grid(head, rows)
+    head = ["STAGES", "steps", "samples", "tokens", "visual", "a step", "FLOP/token", "FLOP"]
+    note = "a step on each device: micro-batches x rows x tokens"
+    return f"{_grid(head, rows)}\n{note}"
 
 
 def _memory(plan: Plan) -> str:
-    kinds = [field.name for field in fields(Memory)]
+    kinds = [f.name for f in fields(Memory) if any(getattr(s.memory, f.name) for s in plan.stages)]
     rows = [
         [
             stage.name,
             *(f"{getattr(stage.memory, kind) / GIB:.2f}" for kind in kinds),
             f"{stage.memory.total / GIB:.2f}",
+            stage.moment,
         ]
         for stage in plan.stages
     ]
-    return _grid(["GiB A DEVICE", *kinds, "in all"], rows)
+    head = ["GiB A DEVICE", *kinds, "in all", "highest at"]
+    apart = "its process' libraries and data" if plan.setup.device == "cpu" else "its CUDA context"
+    note = f"and about {APART / GIB:.0f} for {apart}"
+    return f"{_grid(head, rows)}\n{note}"
 
 
 def _hours(plan: Plan) -> str:
@@ -98,7 +102,7 @@ def _hours(plan: Plan) -> str:
         rows.append([gpu.name, f"{gpu.memory:.0f}", *cells, _hour(sum(hours))])
     names = [stage.name for stage in plan.stages]
     head = [f"HOURS ON {plan.setup.devices}", "GiB", *names, "in all"]
-    note = f"at {plan.utilisation:.0%} of the peak; * does not fit into the memory"
+    note = f"at {plan.utilisation:.0%} of their peak; * does not fit into the memory"
     return f"{_grid(head, rows)}\n{note}"
 
 
@@ -118,9 +122,9 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def scaled(value: float, units: Sequence[tuple[float, str]] = COUNTS) -> str:
+def scaled(value: float) -> str:
     """A number in three or four digits: 1.21 B, 14.2 M, 812."""
-    for size, unit in units:
+    for size, unit in COUNTS:
         if value >= size:
             shown = value / size
             return f"{shown:.{2 if shown < 10 else 1 if shown < 100 else 0}f} {unit}"
@@ -128,4 +132,6 @@ def scaled(value: float, units: Sequence[tuple[float, str]] = COUNTS) -> str:
 
 
 def _hour(value: float) -> str:
+    if value < 0.01:
+        return "< 0.01"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

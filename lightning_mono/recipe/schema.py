@@ -191,7 +191,8 @@ class TrainerSection:
     strategy: str = "auto"
     """auto, mono_single, mono_ddp, or mono_fsdp2 to share the weights between the devices."""
     kernel: str = "auto"
-    """How tokens reach their experts: auto, triton, grouped, gathered or masked_dense."""
+    """How tokens reach their experts: auto, triton, triton_recompute, grouped, gathered or
+    masked_dense."""
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"

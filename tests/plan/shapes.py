@@ -23,6 +23,19 @@ TRAINED = (
     ["everything"],
 )
 
+CASES = [
+    (words, placement)
+    for words in TRAINED
+    for placement in PLACEMENTS
+    if not ("experts" in words and placement == "none")
+]
+"""What trains and where experts are, of what there is."""
+
+
+def named(value: object) -> str:
+    """A part of a test's name."""
+    return "+".join(value) if isinstance(value, list) else str(value)
+
 
 def config(placement: str, **decoder: object) -> MonoConfig:
     """Three layers of 64 channels; ``decoder`` changes settings."""
