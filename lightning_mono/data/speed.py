@@ -49,9 +49,9 @@ def prepared(name: str, folder: Path) -> tuple[Store, float]:
     Raises:
         DataError, AssetError: there is no such source, it has no pictures, or cannot be had.
     """
-    next(SourceSpec(name).read())  # what has to be fetched is here then
+    prepare(SourceSpec(name), folder / "first")  # all that is fetched or loaded once is here then
     start = time.process_time()
-    store = Store(prepare(SourceSpec(name), folder))
+    store = Store(prepare(SourceSpec(name), folder / "second"))
     spent = time.process_time() - start
     if not store.manifest["images"]:
         raise DataError(f"source {name} has no pictures")

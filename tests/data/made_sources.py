@@ -178,17 +178,17 @@ def _separated(path: Path, records: list[dict[str, Any]], columns: list[str], ma
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file, **dialect)
         rows.writerow(columns)
-        line = 1
+        line = 2
         for at, record in enumerate(records):
             cells = [record[column] for column in columns]
             fault = {495: "malformed record", 497: "too long"}.get(at)
             cells = cells[:2] if at == 495 else cells
             cells[-1] = "a" * 2**18 if at == 497 else cells[-1]
             rows.writerow(cells)
-            line += "".join(cells).count("\n") + 1
             if fault:
                 made.ids.remove(str(at))
                 made.faults[f"{path.name}: line {line}"] = fault
+            line += "".join(cells).count("\n") + 1
 
 
 def _parquet(path: Path, records: list[dict[str, Any]], columns: list[str]) -> None:

@@ -96,6 +96,23 @@ def test_pictures_inside_a_table_are_checked_like_files(tmp_path: Path) -> None:
     }
 
 
+def test_a_quote_that_is_not_closed_costs_the_rows_up_to_the_limit_and_names_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(photo(1))
+    rows = [f"x.jpg,{n} {'a' * 100}" for n in range(3000)]
+    rows[10] = 'x.jpg,"10'
+    (tmp_path / "data.csv").write_text("\n".join(["image,caption", *rows]))
+    made = Made("table", {"path": str(tmp_path / "data.csv")}, {}, [])
+    folder = prepare_into(spec(made), tmp_path / "out")
+    (skip,) = Store(folder).manifest["skipped"]
+    assert (skip["id"], skip["fault"]) == ("data.csv: line 12", "too long")
+    last = int(skip["reason"].partition("lost up to line ")[2].partition(",")[0])
+    kept = [int(sample.exchanges[0].answer.split()[0]) for sample in samples(folder)]
+    assert kept == [*range(10), *range(last - 1, 3000)]
+    assert last < 2000
+
+
 def test_files_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
     for name in ("train/a", "train/b"):
         (tmp_path / name).mkdir(parents=True)
@@ -130,7 +147,7 @@ prepare_into(SourceSpec(name, options=options), Path(out), workers=workers, limi
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_at_any_point_it_goes_on_to_the_same_bytes(workers: int, tmp_path: Path) -> None:
     made = FORMATS["json"](tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "out"

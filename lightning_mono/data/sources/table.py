@@ -137,10 +137,12 @@ def _separated(file: Path, label: str) -> Iterator[Cells | Skipped]:
             columns = next(lines, [])
             yield [(column, None) for column in columns]
             while True:
+                where = f"{label}: line {lines.line_num + 1}"
                 try:
                     row = next(lines, None)
-                except csv.Error as error:
-                    yield Skipped(f"{label}: line {lines.line_num}", str(error), "too long")
+                except csv.Error as error:  # it goes on with the next line, inside quotes or not
+                    lost = f"{error}; lost up to line {lines.line_num}, is a quote not closed?"
+                    yield Skipped(where, lost, "too long")
                     continue
                 if row is None:
                     return
@@ -148,7 +150,7 @@ def _separated(file: Path, label: str) -> Iterator[Cells | Skipped]:
                     yield list(zip(columns, row, strict=True))
                 elif row:
                     count = f"{len(row)} cells for {len(columns)} columns"
-                    yield Skipped(f"{label}: line {lines.line_num}", count)
+                    yield Skipped(where, count)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
 
