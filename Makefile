@@ -10,8 +10,10 @@ export OMP_NUM_THREADS ?= 2
 demo: $(STAMP)
 	$(BIN)/lightning-mono fit quickstart --resume
 
+# Two processes, one thread each: a test file runs in one of them.
+test: export OMP_NUM_THREADS = 1
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -15,7 +14,6 @@ from typing_extensions import override
 from lightning_mono.checkpoints.run import step_file
 from lightning_mono.data.loader import StagedLoader
 from lightning_mono.errors import TrainingError
-from lightning_mono.gradients import joined
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.module import MonoModule
@@ -28,8 +26,7 @@ class FiniteGuard(pl.Callback):
     """Looks at loss and gradient norm before each update.
 
     They are those of all devices together, so all processes stop at the same step. What is saved
-    then is the state before the step. An accelerator is asked for one number a step: it has to
-    know before the update.
+    then is the state before the step.
 
     Args:
         folder: where the checkpoint goes.
@@ -52,8 +49,8 @@ class FiniteGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         assert isinstance(pl_module, MonoModule)
-        norm = joined(pl_module.grad_norms.values())
-        if bool(torch.isfinite(pl_module.loss + norm)):
+        loss, norm = pl_module.loss, math.hypot(*pl_module.grad_norms.values())
+        if math.isfinite(loss) and math.isfinite(norm):
             return
         loader = trainer.train_dataloader
         assert isinstance(loader, StagedLoader)
@@ -61,9 +58,8 @@ class FiniteGuard(pl.Callback):
         path = step_file(self.folder, trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)
         samples = gathered(self._samples)
-        loss, step = float(pl_module.loss), trainer.global_step + 1
-        of_loss = not math.isfinite(loss)
-        what = f"the loss is {loss}" if of_loss else f"the gradient's norm is {float(norm)}"
+        step, of_loss = trainer.global_step + 1, not math.isfinite(loss)
+        what = f"the loss is {loss}" if of_loss else f"the gradient's norm is {norm}"
         self.journal.write("not_finite", step=step, what=what, samples=samples)
         named = ", ".join(samples[:NAMED])
         more = f" and {len(samples) - NAMED} more" if len(samples) > NAMED else ""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_mono.data.loader import StagedLoader
@@ -16,32 +13,8 @@ from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.model.quantised import parameter_count
 from lightning_mono.module import MonoModule
+from lightning_mono.speed import Speed
 from lightning_mono.stages import StageSchedule
-
-
-@dataclass
-class Speed:
-    """What a process did since it began to train."""
-
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def add(self, record: dict[str, Any]) -> None:
-        self.steps += 1
-        self.tokens += record["tokens"]
-        self.seconds += record["seconds"]
-        self.waited += record["waited"]
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
-
-    @property
-    def loader_wait(self) -> float:
-        """The share of the time in which the loader was waited for, from 0 to 1."""
-        return self.waited / max(self.seconds, 1e-9)
 
 
 class JournalCallback(pl.Callback):
@@ -51,8 +24,10 @@ class JournalCallback(pl.Callback):
     done before it. A step's time begins when its batch is asked for and ends with its update; put
     this callback before those that save or measure.
 
-    Losses stay on the device until ``every`` of them are written at once, with the last step's
-    gradient norms, and no later than the next checkpoint.
+    On several devices tokens, samples and targets are the first one's times their number.
+
+    ``every`` steps are written at once, with the last one's gradient norms, and no later than the
+    next checkpoint.
     """
 
     def __init__(self, journal: Journal, schedule: StageSchedule, every: int = 10) -> None:
@@ -61,9 +36,9 @@ class JournalCallback(pl.Callback):
         self.every = every
         self.speed = Speed()
         self._stage: int | None = None
-        self._waiting: list[tuple[dict[str, Any], Tensor]] = []
-        self._norms: dict[str, Tensor] = {}
-        self._began = self._waited = 0.0
+        self._waiting: list[dict[str, Any]] = []
+        self._norms: dict[str, float] = {}
+        self._began = self._waited = self._opening = 0.0
 
     @override
     def on_train_batch_start(
@@ -82,8 +57,9 @@ class JournalCallback(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, MonoModule)
         step, loader = trainer.global_step - 1, trainer.train_dataloader
-        waited = loader.waited - self._waited if isinstance(loader, StagedLoader) else 0.0
-        self._waited += waited
+        assert isinstance(loader, StagedLoader)
+        waited, opening = loader.waited - self._waited, loader.opening - self._opening
+        self._waited, self._opening = loader.waited, loader.opening
         self._note_stage(trainer, pl_module, step)
         stage = self.schedule.at(step)
         record = {
@@ -93,11 +69,13 @@ class JournalCallback(pl.Callback):
             "tokens": batch.tokens * trainer.world_size,
             "samples": len(batch.samples) * trainer.world_size,
             "supervised": batch.targets.numel() * trainer.world_size,
-            "seconds": round(time.monotonic() - self._began + waited, 4),
+            "seconds": round(time.monotonic() - self._began + waited + opening, 4),
             "waited": round(waited, 4),
+            "opening": round(opening, 4),
+            "loss": round(pl_module.loss, 6),
         }
         self.speed.add(record)
-        self._waiting.append((record, outputs["loss"].detach()))
+        self._waiting.append(record)
         self._norms = pl_module.grad_norms
         if len(self._waiting) >= self.every or trainer.global_step in self.schedule.ends:
             self.flush(trainer)
@@ -113,17 +91,12 @@ class JournalCallback(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.flush(trainer)
         if trainer.is_global_zero and self.speed.steps:
-            rate, wait = self.speed.tokens_per_second, self.speed.loader_wait
-            self.journal.write(
-                "speed",
-                steps=self.speed.steps,
-                seconds=round(self.speed.seconds, 3),
-                tokens_per_second=round(rate, 1),
-                loader_wait=round(wait, 5),
-            )
+            speed = self.speed
+            self.journal.write("speed", **speed.figures())
             print(
-                f"{self.speed.steps} steps at {rate:,.0f} tokens/s; {wait:.1%} of the time spent "
-                "waiting for data",
+                f"{speed.steps} steps at {speed.tokens_per_second:,.0f} tokens/s; "
+                f"{speed.loader_wait:.1%} of the time spent waiting for data, and "
+                f"{speed.opening:.1f} s for the first batch of each stage",
                 flush=True,
             )
 
@@ -137,20 +110,17 @@ class JournalCallback(pl.Callback):
         """Writes the steps that wait, and sends them to the loggers."""
         if not self._waiting:
             return
-        records = [record for record, _ in self._waiting]
-        losses = torch.stack([loss for _, loss in self._waiting]).tolist()
-        self._waiting = []
+        records, self._waiting = self._waiting, []
         if not trainer.is_global_zero:
             return
-        for record, loss in zip(records, losses, strict=True):
-            self.journal.write("step", **record, loss=round(loss, 6))
-        norms = {group: float(norm) for group, norm in self._norms.items()}
-        last, lately = records[-1], Speed()
-        self.journal.write("gradients", step=last["step"], norms=norms)
+        lately = Speed()
         for record in records:
+            self.journal.write("step", **record)
             lately.add(record)
+        last, norms = records[-1], self._norms
+        self.journal.write("gradients", step=last["step"], norms=norms)
         figures = {
-            "train/loss": sum(losses) / len(losses),
+            "train/loss": sum(record["loss"] for record in records) / len(records),
             "train/lr": last["lr"],
             "train/tokens_per_second": lately.tokens_per_second,
             "train/loader_wait": lately.loader_wait,

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from lightning_mono.model import Batch
+from lightning_mono.module import MonoModule
 from lightning_mono.stages import StageSchedule
 
 
@@ -56,6 +57,7 @@ class StageProgress(ProgressBar):
         batch: Batch,
         batch_idx: int,
     ) -> None:
+        assert isinstance(pl_module, MonoModule)
         self._tokens += batch.tokens * trainer.world_size
         now, step = time.monotonic(), trainer.global_step
         pause = 0.2 if self._bar is not None else self.seconds
@@ -64,7 +66,7 @@ class StageProgress(ProgressBar):
         ):
             return
         self._shown = now
-        line = self._line(step, float(outputs["loss"]), now - self._started)
+        line = self._line(step, pl_module.loss, now - self._started)
         if self._bar is None:
             print(f"{line}  {step}/{self.schedule.total_steps}", file=sys.stderr, flush=True)
             return

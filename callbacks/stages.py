@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_mono.checkpoints.run import read, stage_file
+from lightning_mono.data.loader import StagedLoader
 from lightning_mono.errors import CheckpointError
 from lightning_mono.module import MonoModule
 from lightning_mono.params import canonical
@@ -42,6 +43,7 @@ class StageScheduler(pl.Callback):
         self.folder = folder
         self.resume_from = resume_from
         self.index: int | None = None
+        self._saved_step = 0
 
     @property
     @override
@@ -69,10 +71,14 @@ class StageScheduler(pl.Callback):
             return
         saved = read(self.resume_from)
         self._refuse_another_past(saved)
+        self._saved_step = saved["global_step"]
         set_trainable(_mono(pl_module), saved["callbacks"][self.state_key]["train"])
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Runs when all that a checkpoint holds is restored."""
+        if self.resume_from is not None:
+            self._refuse_another_place(trainer)
         self._enter(trainer, pl_module, self.schedule.index_at(trainer.global_step))
 
     @override
@@ -121,6 +127,30 @@ class StageScheduler(pl.Callback):
         changed = getattr(trainer.strategy, "on_trainable_changed", None)
         if changed is not None:
             changed()
+
+    def _refuse_another_place(self, trainer: pl.Trainer) -> None:
+        """A checkpoint tells its step in several places, and they have to agree.
+
+        They do not where its steps were counted otherwise: under automatic optimization Lightning
+        keeps another counter, and ours would begin at 0, in the first stage.
+        """
+        step, loader = self._saved_step, trainer.train_dataloader
+        told = {"optimizer steps": trainer.global_step}
+        if isinstance(loader, StagedLoader):
+            told["batches read"] = loader.state_dict()["batches"]
+        wrong = [f"{number} {what}" for what, number in told.items() if number != step]
+        # On a boundary it is the stage that ended, or the next one where a bad step stopped that.
+        if self.index not in {
+            self.schedule.index_at(max(0, step - 1)),
+            self.schedule.index_at(step),
+        }:
+            wrong.append(f"stage number {self.index}")
+        if wrong:
+            raise CheckpointError(
+                f"{self.resume_from}: is named after step {step} but counts {', '.join(wrong)}; "
+                "another version wrote it, or it is damaged: delete it to resume from the one "
+                "before it, or begin with its weights through model.init_from"
+            )
 
     def _refuse_another_past(self, saved: dict[str, Any]) -> None:
         step = saved["global_step"]

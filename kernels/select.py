@@ -20,6 +20,7 @@ HOMES: Mapping[str, tuple[str, str]] = {
     "gathered": ("gathered", "gathered"),
     "grouped": ("grouped", "grouped"),
     "triton": ("fused.kernel", "fused"),
+    "triton_recompute": ("fused.kernel", "recomputing"),
 }
 """Kernel -> its module below this package, which is imported only when needed, and its name there.
 
@@ -61,7 +62,7 @@ def why_not(
     """
     if name not in KERNELS:
         raise ValueError(f"no kernel {name!r}")
-    if name == "triton":
+    if name.startswith("triton"):
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it needs a CUDA GPU and this is a {device.type} device"
         if find_spec("triton") is None:

@@ -69,11 +69,25 @@ def words(text: str) -> str:
     return text
 
 
+def local(text: str) -> str:
+    """An argument type: a path on this machine."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"{text} is an address; prepare from a folder into a folder, then copy that to the "
+            "store, from which recipes read it"
+        )
+    return text
+
+
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``lightning-mono prepare`` takes."""
     add = parser.add_argument
-    add("source", help="a file, a folder, a pattern, or one with braces ({0000..0099}.tar)")
-    add("out", help="a new folder; one that was begun is gone on with")
+    add(
+        "source",
+        type=local,
+        help="a file, a folder, a pattern, or one with braces ({0000..0099}.tar)",
+    )
+    add("out", type=local, help="a new folder; one that was begun is gone on with")
     add(
         "--format",
         choices=("llava", "webdataset", "table"),

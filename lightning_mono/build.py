@@ -212,9 +212,15 @@ def _random_tensors(config: DecoderConfig, seed: int) -> dict[str, torch.Tensor]
 
 
 def open_sources(
-    sources: Mapping[str, SourceSection], where: str, note: Note
+    sources: Mapping[str, SourceSection], where: str, note: Note, workers: int = 0
 ) -> list[tuple[Store, float]]:
     """Prepares what is not prepared yet; leaves out optional sources that cannot be had.
+
+    Args:
+        sources: of one data set.
+        where: what they are called in messages.
+        note: is told what was left out.
+        workers: processes that prepare; 0 prepares here.
 
     Raises:
         DataError, AssetError: a source that is not optional cannot be had.
@@ -222,7 +228,7 @@ def open_sources(
     opened = []
     for name, section in sources.items():
         try:
-            opened.append((open_source(section), section.weight))
+            opened.append((open_source(section, workers), section.weight))
         except (AssetError, DataError) as error:
             if not section.optional:
                 raise
@@ -232,12 +238,12 @@ def open_sources(
     return opened
 
 
-def open_source(section: SourceSection) -> Store:
+def open_source(section: SourceSection, workers: int = 0) -> Store:
     if section.path is not None:
         return Store(section.path)
     assert section.source is not None
     spec = SourceSpec(section.source, section.split, section.options)
-    return Store(prepare(spec, cache_dir() / "prepared"))
+    return Store(prepare(spec, cache_dir() / "prepared", workers=workers))
 
 
 def stage_data(

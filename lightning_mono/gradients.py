@@ -1,9 +1,9 @@
-"""Norms of gradients by parameter group, and clipping by all of them together."""
+"""Norms of gradients by parameter group, clipping by all of them together, and reading them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,11 @@ def clip(groups: Iterable[Mapping[str, Any]], norms: Mapping[str, Tensor], limit
         return
     parameters = [p for group in groups for p in group["params"] if p.grad is not None]
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, joined(norms.values()))
+
+
+def read_scalars(values: Sequence[Tensor]) -> list[float]:
+    """Numbers from their device, in one transfer; to fp32's precision."""
+    return torch.stack([value.float() for value in values]).tolist()
 
 
 def _whole(norm: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 
-from lightning_mono.gradients import clip, norms_by_group
+from lightning_mono.gradients import clip, norms_by_group, read_scalars
 from lightning_mono.model import Batch, MonoModel, MonoOutput
 from lightning_mono.model.quantised import bitsandbytes
 from lightning_mono.model.rows import split
@@ -36,8 +37,11 @@ class MonoModule(pl.LightningModule):
     Attributes:
         accumulate: parts that a batch is computed in, one after the other, to save memory. The
             step is the same in any number of them.
-        loss: of the last step before its update, over all devices; a scalar.
-        grad_norms: of the last step by parameter group, before clipping; scalars.
+        loss: of the last step before its update, over all devices.
+        grad_norms: of the last step by parameter group, before clipping.
+
+    Both are plain numbers. They are read together, once a step and before its update, and all that
+    looks at a step looks at these: each look at a device waits until all it has to do is done.
     """
 
     forward_methods = ("part_loss",)
@@ -50,8 +54,8 @@ class MonoModule(pl.LightningModule):
         self.optim = optim
         self.by_layer = by_layer
         self.accumulate = 1
-        self.loss = torch.zeros(())
-        self.grad_norms: dict[str, Tensor] = {}
+        self.loss = 0.0
+        self.grad_norms: dict[str, float] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> MonoOutput | Tensor:
         """What the model gives: for ids its output, for a batch its hidden states.
@@ -80,11 +84,13 @@ class MonoModule(pl.LightningModule):
             loss = self.part_loss(part.to(self.device), weight)
             self._backward(loss, last=number == self.accumulate)
             losses.append(loss.detach())
-        self.loss = self._mean(torch.stack(losses).sum())
-        self.grad_norms = norms_by_group(optimizer.param_groups)
-        clip(optimizer.param_groups, self.grad_norms, self.optim.grad_clip)
+        total = self._mean(torch.stack(losses).sum())
+        norms = norms_by_group(optimizer.param_groups)
+        clip(optimizer.param_groups, norms, self.optim.grad_clip)
+        self.loss, *each = read_scalars([total, *norms.values()])
+        self.grad_norms = dict(zip(norms, each, strict=True))
         optimizer.step()
-        return self.loss
+        return total
 
     def part_loss(self, batch: Batch, weight: Tensor) -> Tensor:
         """A part's share in the loss of a step whose targets weigh ``weight``; a scalar."""
@@ -101,10 +107,11 @@ class MonoModule(pl.LightningModule):
             self.manual_backward(loss)
 
     def _mean(self, value: Tensor) -> Tensor:
-        """The mean over all devices."""
+        """The mean over all devices, which they need not wait for: a strategy's own would."""
         if self.trainer.world_size == 1:
             return value
-        return self.trainer.strategy.reduce(value, reduce_op="mean")
+        dist.all_reduce(value)
+        return value / self.trainer.world_size
 
     # -- the optimizer ----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
 from lightning_mono.callbacks.finite import FiniteGuard
 from lightning_mono.callbacks.image_share import ImageShare
 from lightning_mono.callbacks.journal import JournalCallback
+from lightning_mono.callbacks.order import OrderMark
 from lightning_mono.callbacks.progress import StageProgress
 from lightning_mono.callbacks.retention import TextRetention
 from lightning_mono.callbacks.stages import StageScheduler
@@ -36,6 +37,7 @@ def build_callbacks(
     *,
     newest: Path | None,
     vocabulary: str,
+    order: Mapping[str, str],
     text: Tensor | None,
 ) -> list[pl.Callback]:
     """What happens during a run, in the order in which it happens at each step.
@@ -45,6 +47,7 @@ def build_callbacks(
     Args:
         newest: the checkpoint that the run goes on from, if any.
         vocabulary: the tokenizer's mark.
+        order: the mark of each data set.
         text: held-out text, (rows, tokens) int64, where the language is to be watched.
     """
     section = recipe.trainer
@@ -56,6 +59,7 @@ def build_callbacks(
         callbacks.append(TextRetention(text, journal, schedule, run.reference))
     callbacks += [
         VocabularyMark(vocabulary),
+        OrderMark(schedule, order, newest),
         StageScheduler(schedule, run.checkpoints, newest),
         FiniteGuard(run.checkpoints, journal),
     ]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mono import build
 from lightning_mono.backbones import Backbone, load_backbone
+from lightning_mono.callbacks.order import order_mark
 from lightning_mono.callbacks.retention import rows_of
 from lightning_mono.checkpoints.run import latest, read, step_of
 from lightning_mono.data.store import Store
@@ -148,6 +149,10 @@ class Session:
             self.schedule,
             newest=newest,
             vocabulary=vocabulary_mark(self.mono.renderer.tokenizer),
+            order={
+                name: order_mark(data, self.recipe.trainer.devices)
+                for name, data in self.data.items()
+            },
             text=self._retention_text(),
         )
         trainer = build_trainer(self.recipe, self.run, self.schedule, callbacks)
@@ -201,7 +206,7 @@ class Session:
             print(line, flush=True)
 
         return {
-            name: build.open_sources(section.sources, f"data.{name}", note)
+            name: build.open_sources(section.sources, f"data.{name}", note, section.workers)
             for name, section in self.recipe.data.items()
         }
 

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from lightning_mono import cli
+from lightning_mono.build import open_source
 from lightning_mono.errors import DataError
 from lightning_mono.recipe import load_recipe, shipped_recipes
+from lightning_mono.recipe.schema import SourceSection
 from lightning_mono.testing import TINY_RECIPE, tiny_model, write_tiny_recipe
+
+from .data.conftest import png
 
 VERBS = (
     "fit",
@@ -26,6 +30,7 @@ VERBS = (
     "show",
     "plan",
     "bench",
+    "prepare",
 )
 
 Captured = pytest.CaptureFixture[str]
@@ -96,6 +101,14 @@ def test_each_verb_helps_with_an_example(verb: str, capsys: Captured) -> None:
         (["plan", "quickstart", "--gpu", "h100", "trainer.devices=0"], "trainer.devices: 0"),
         (["plan", "quickstart", "trainer.strategy=ddp"], "trainer.strategy: 'ddp' is none of"),
         (["plan", "quickstart", "model.backbone=an/unknown", "model.scratch=null"], "an/unknown"),
+        (["prepare", "a.json"], "out"),
+        (["prepare", "/no/where", "out"], "cannot read /no/where: No such file"),
+        (["prepare", "/no/where.csv", "out", "--format", "table"], "cannot read /no/where.csv"),
+        (["prepare", "a.json", "out", "--format", "coco"], "invalid choice: 'coco'"),
+        (["prepare", "a.json", "out", "--workers", "0"], "--workers: 0 must be 1 or more"),
+        (["prepare", "a.json", "out", "--held-out", "2"], "--held-out: 2 must be above 0"),
+        (["prepare", "a.json", "s3://bucket/out"], "s3://bucket/out is an address"),
+        (["prepare", "s3://bucket/a.tar", "out"], "s3://bucket/a.tar is an address"),
     ],
 )
 def test_errors_are_one_line_and_exit_2(arguments: list[str], says: str, capsys: Captured) -> None:
@@ -200,6 +213,78 @@ def test_validate_without_a_name_checks_all_that_ship(capsys: Captured) -> None:
     assert cli.main(["validate", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert [result["recipe"] for result in results] == list(shipped_recipes())
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    """A table of 40 pictures, of which one is missing and one no picture."""
+    lines = ["image,caption"]
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(png())
+        lines.append(f"{number}.png,number {number}")
+    (tmp_path / "7.png").unlink()
+    (tmp_path / "9.png").write_text("no picture")
+    (tmp_path / "captions.csv").write_text("\n".join(lines))
+    return tmp_path / "captions.csv"
+
+
+def test_prepare_writes_what_a_recipe_reads_and_names_what_it_skipped(
+    captions: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "out"
+    command = ["prepare", str(captions), str(out), "--workers", "2"]
+    assert cli.main([*command, "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert (report["folder"], report["source"]) == (str(out), "table")
+    assert (report["samples"], report["images"], report["skipped_count"]) == (38, 38, 2)
+    assert report["skipped_by_fault"] == {"missing file": 1, "unreadable image": 1}
+    assert report["seconds"] > 0
+    named = [json.loads(line)["id"] for line in (out / "skipped.jsonl").open()]
+    assert named == [skip["id"] for skip in report["skipped"]] == ["row 8", "row 10"]
+    store = open_source(SourceSection(path=str(out)))
+    assert len(store) == 38
+    assert store[0].exchanges[0].answer == "number 0"
+
+    assert cli.main(command) == 0, "what is complete is found complete"
+    text = capsys.readouterr().out
+    assert f"{out}: 38 samples" in text
+    assert "skipped 2" in text
+    assert "missing file" in text
+    assert "7.png" in text
+
+
+def test_prepare_holds_pictures_out(captions: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["prepare", str(captions), str(out), "--held-out", "0.3", "--json"]) == 0
+    train, test = json.loads(capsys.readouterr().out)
+    assert (train["folder"], test["folder"]) == (str(out / "train"), str(out / "test"))
+    assert train["samples"] + test["samples"] == 38
+    assert train["skipped_count"] + test["skipped_count"] == 2
+    assert 3 < test["samples"] < 20
+
+
+def test_prepare_says_in_one_line_what_it_cannot_do(
+    captions: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder, out = str(captions.parent), str(tmp_path / "out")
+    assert "no column 'words'" in _refused(
+        ["prepare", str(captions), out, "--caption-column", "words"], capsys
+    )
+    assert "has no option 'image_column'" in _refused(
+        ["prepare", str(captions), out, "--format", "llava", "--image-column", "a"], capsys
+    )
+    (captions.parent / "more.json").write_text("[]")
+    assert "holds table and llava; say which with --format" in _refused(
+        ["prepare", folder, out], capsys
+    )
+    assert "no usable sample in llava/train" in _refused(
+        ["prepare", folder, out, "--format", "llava"], capsys
+    )
+    (tmp_path / "taken").mkdir()
+    assert "taken exists and is not table/train" in _refused(
+        ["prepare", str(captions), str(tmp_path / "taken")], capsys
+    )
+    assert not Path(out).exists()
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -1,4 +1,8 @@
-"""The kernel ``triton``: FFNs, projections and the norm before q, k, v in fused launches."""
+"""The kernels ``triton`` and ``triton_recompute``: blocks in fused launches.
+
+They compute FFNs, projections and the norm before q, k, v. The second keeps no activation of width
+d_ff for the backward pass.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_mono.kernels.contract import compute_dtype
-from lightning_mono.kernels.fused.ffn import ffn
+from lightning_mono.kernels.fused.ffn import RECOMPUTE, SAVE, Saving, ffn
 from lightning_mono.kernels.fused.ffn import why_not as ffn_why_not
 from lightning_mono.kernels.fused.linear import linear, qkv
 from lightning_mono.kernels.fused.linear import why_not as linear_why_not
@@ -38,7 +42,13 @@ SERVED: dict[type[nn.Module], tuple[Op, WhyNot]] = {
 
 @dataclass(frozen=True)
 class Fused:
-    """The kernel; see :class:`NormingKernel`."""
+    """A kernel; see :class:`NormingKernel`.
+
+    Attributes:
+        saving: what FFNs keep for their backward pass.
+    """
+
+    saving: Saving = SAVE
 
     def __call__(
         self, x: Tensor, layout: ModalityLayout, text: nn.Module, visual: nn.Module
@@ -50,6 +60,8 @@ class Fused:
         served = SERVED.get(type(text))
         if served is None or served[1](text, visual, compute_dtype(x), x.device) is not None:
             return gathered(x, layout, text, visual)
+        if isinstance(text, SwiGLU):
+            return ffn(x, layout, text, visual, self.saving)
         return served[0](x, layout, text, visual)
 
     def normed(
@@ -74,6 +86,7 @@ class Fused:
 
 
 fused = Fused()
+recomputing = Fused(RECOMPUTE)
 
 
 def why_not(blocks: Sequence[Routed], device: torch.device, dtype: torch.dtype) -> str | None:

@@ -95,8 +95,9 @@ class Report:
 def available(device: torch.device, dtype: torch.dtype) -> tuple[list[str], dict[str, str]]:
     """Kernels that run on a device; and those that do not, with the reason."""
     reasons = {name: why_not(name, device, dtype) for name in KERNELS}
-    if device.type != "cuda" and reasons["triton"] is None:
-        reasons["triton"] = "Triton's interpreter is not worth timing; it needs a CUDA GPU"
+    for name in reasons:
+        if name.startswith("triton") and device.type != "cuda" and reasons[name] is None:
+            reasons[name] = "Triton's interpreter is not worth timing; it needs a CUDA GPU"
     skipped = {name: reason for name, reason in reasons.items() if reason is not None}
     return [name for name in KERNELS if name not in skipped], skipped
 

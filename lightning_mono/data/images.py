@@ -138,7 +138,10 @@ class ImageProcessor:
         """(tiles, size, size, 3) uint8 to (tiles, 3, size, size) float32."""
         std = np.asarray(self.std, np.float32)
         scale, shift = 1 / (255 * std), np.asarray(self.mean, np.float32) / std
-        return np.ascontiguousarray((tiles * scale - shift).transpose(0, 3, 1, 2))
+        first = np.ascontiguousarray(tiles.transpose(0, 3, 1, 2))  # while a channel is a byte
+        pixels: np.ndarray = first * scale[:, None, None]
+        pixels -= shift[:, None, None]
+        return pixels
 
     def stack(self, images: Sequence[bytes | Image.Image], name: str = "image") -> np.ndarray:
         """All pictures of one sample, (tiles, size, size, 3) uint8; none gives 0 tiles."""

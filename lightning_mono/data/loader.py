@@ -177,14 +177,15 @@ class StagedLoader:
     function of n, a run that resumes sees what a run that never stopped would have seen.
 
     Attributes:
-        waited: seconds spent so far until batches were there.
+        waited: seconds spent so far until batches were there, but for the first of each stage.
+        opening: seconds until these were there: processes start and files are opened.
     """
 
     def __init__(self, stages: Sequence[tuple[Callable[[int], Iterable[Batch]], int]]) -> None:
         """Takes ``(loader, batches)`` of each stage: ``loader(n)`` gives its batches from n on."""
         self._stages = stages
         self._batches = 0
-        self.waited = 0.0
+        self.waited = self.opening = 0.0
 
     def __len__(self) -> int:
         return sum(batches for _, batches in self._stages)
@@ -197,13 +198,18 @@ class StagedLoader:
             start, first = self._batches - first, first + batches
             if start >= batches:
                 continue
+            asked = time.monotonic()
             stream = iter(loader(start))
-            for _ in range(start, batches):
-                asked = time.monotonic()
+            for number in range(start, batches):
                 batch = next(stream)
-                self.waited += time.monotonic() - asked
+                seconds = time.monotonic() - asked
+                if number == start:
+                    self.opening += seconds
+                else:
+                    self.waited += seconds
                 self._batches += 1
                 yield batch
+                asked = time.monotonic()
 
     def take_back(self) -> None:
         """Counts the last batch as not handed out: nothing was learnt from it."""

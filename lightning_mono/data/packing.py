@@ -18,7 +18,9 @@ from lightning_mono.errors import DataError
 Pack = list[Item]  # samples that share a row
 
 OPEN_ROWS = 64  # rows that wait for samples that fit
-FULL = 0.98  # share of a row that is enough; what is less full is packed again
+ENOUGH = 0.97  # share of useful tokens in a block with which packing is content
+FULL = 0.98  # and in a row, which then stays as it is
+AGAIN = 6  # attempts at most
 BLOCK_ROWS = 1024  # rows, roughly, that are filled with samples of one block
 BLOCK_SAMPLES = 16_384  # and samples of a block, at most
 GROUP_BLOCKS = 256  # blocks that are packed side by side, at most
@@ -186,8 +188,9 @@ class Block:
 def pack(lengths: np.ndarray, room: int) -> np.ndarray:
     """Packs several lists of samples into rows, side by side.
 
-    Each list is packed by best fit as its samples come. Rows that are not full enough are taken
-    apart and their samples packed anew: twice in another order, in the end the longest first.
+    Each list is packed by best fit as its samples come. While too much of its rows is empty, those
+    that are not full are taken apart and their samples packed in another random order. (The longest
+    first would fill rows better, but with samples of one length and so of one kind.)
 
     Args:
         lengths: (lists, samples) int; a list ends with zeros where it has fewer samples.
@@ -196,27 +199,31 @@ def pack(lengths: np.ndarray, room: int) -> np.ndarray:
     Returns:
         (lists, samples) int32: the row of each sample, counted in the order of their first samples.
     """
-    lists, samples = lengths.shape
-    rows = np.zeros((lists, samples), np.int64)
-    made = np.zeros((lists, 1), np.int64)  # rows that stay as they are
-    loose = lengths > 0
-    # A column's key is the same, however many there are.
-    mixed = [np.random.default_rng(seed).random(samples) for seed in (0, 1)]
-    keys = [np.arange(samples), *mixed, -lengths]
-    for number, key in enumerate(keys, 1):
-        order = np.argsort(np.where(loose, key, np.inf), axis=1, kind="stable")
-        order = order[:, : int(loose.sum(1).max(initial=0))]
-        waiting = np.take_along_axis(np.where(loose, lengths, 0), order, axis=1)
-        found = best_fit(waiting, room).astype(np.int64)
-        filled = _sums(found, waiting)
-        enough = (filled >= FULL * room) | (number == len(keys))
-        numbers = np.take_along_axis(made + np.cumsum(enough, axis=1) - 1, found, axis=1)
-        stays = np.take_along_axis(enough, found, axis=1) & (waiting > 0)
-        line, place = np.nonzero(stays)
-        rows[line, order[line, place]] = numbers[line, place]
-        loose[line, order[line, place]] = False
-        made += (enough & (filled > 0)).sum(1, keepdims=True)
+    rows = best_fit(lengths, room)
+    for seed in range(AGAIN):
+        wasteful = np.flatnonzero(lengths.sum(1) < ENOUGH * room * (rows.max(1) + 1))
+        if not len(wasteful):
+            break
+        rows[wasteful] = _again(rows[wasteful], lengths[wasteful], room, seed)
     return _in_order(rows, lengths > 0)
+
+
+def _again(rows: np.ndarray, lengths: np.ndarray, room: int, seed: int) -> np.ndarray:
+    """Takes apart the rows that are not full, where fewer come of it."""
+    full = _sums(rows, lengths) >= FULL * room
+    loose = ~np.take_along_axis(full, rows, axis=1) & (lengths > 0)
+    # A column's key is the same, however many there are.
+    key = np.random.default_rng(seed).random((lengths.shape[1],))
+    order = np.argsort(np.where(loose, key, np.inf), axis=1, kind="stable")
+    order = order[:, : int(loose.sum(1).max())]
+    waiting = np.take_along_axis(np.where(loose, lengths, 0), order, axis=1)
+    found = best_fit(waiting, room) + full.sum(1, keepdims=True)
+    made = np.take_along_axis(np.cumsum(full, axis=1) - 1, rows, axis=1)
+    line, place = np.nonzero(waiting)
+    made[line, order[line, place]] = found[line, place]
+    made[lengths == 0] = 0
+    fewer = made.max(1) < rows.max(1)
+    return np.where(fewer[:, None], made, rows)
 
 
 def best_fit(lengths: np.ndarray, room: int) -> np.ndarray:

@@ -184,7 +184,7 @@ def _write(number: int, part: list[Read], work: Path, limits: Limits) -> None:
         with _alone():
             chunks = Cache(scratch, chunk_bytes=CHUNK_BYTES)
         for read in part:
-            sample = _checked(read.read() if isinstance(read, Pending) else read, limits)
+            sample = _checked(read, limits)
             if isinstance(sample, Skipped):
                 name = sample.id.encode(errors="backslashreplace").decode()
                 reason = sample.reason.encode(errors="backslashreplace").decode()
@@ -223,8 +223,9 @@ def _alone() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _checked(sample: Sample | Skipped | None, limits: Limits) -> Sample | Skipped | None:
+def _checked(read: Read, limits: Limits) -> Sample | Skipped | None:
     """The sample with the sizes of its images, if it has all that training needs."""
+    sample, where = (read.read(), read.where) if isinstance(read, Pending) else (read, "")
     if not isinstance(sample, Sample):
         return sample
     try:
@@ -234,7 +235,9 @@ def _checked(sample: Sample | Skipped | None, limits: Limits) -> Sample | Skippe
             for number, image in enumerate(sample.images, 1)
         )
     except SampleError as error:
-        return Skipped(sample.id, str(error).removeprefix("image 1 of 1: "), error.fault)
+        reason = str(error).removeprefix("image 1 of 1: ")
+        named = where in ("", sample.id)
+        return Skipped(sample.id, reason if named else f"{where}: {reason}", error.fault)
     return replace(sample, sizes=sizes)
 
 
@@ -251,4 +254,4 @@ def _check_text(sample: Sample, limits: Limits) -> None:
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:
-        raise SampleError("bad text", f"its text is not Unicode: {error.reason}") from error
+        raise SampleError("bad text", f"its text is not UTF-8: {error.reason}") from error

@@ -7,7 +7,9 @@ import io
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from litdata.streaming.downloader import Downloader, get_downloader
@@ -15,8 +17,10 @@ from litdata.streaming.downloader import Downloader, get_downloader
 from lightning_mono.assets import cache_dir
 from lightning_mono.errors import DataError
 
-PACKAGES = {"s3": "boto3", "gs": "google-cloud-storage", "azure": "azure-storage-blob"}
-"""The stores that litdata reads, and the package that each needs."""
+STORES = ("s3", "gs")
+"""Schemes of the stores, and names of the extras that bring what litdata needs to read them."""
+ATTEMPTS = 10
+"""How often S3 is asked before it counts as out of reach, a few minutes in all."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def _fetched(url: str, name: str) -> bytes:
     """The content of one file of a set."""
     file = io.BytesIO()
     try:
-        _downloader(url).download_fileobj(f"{url.rstrip('/')}/{name}", file)
+        _downloader(url, os.getpid()).download_fileobj(f"{url.rstrip('/')}/{name}", file)
     except DataError:
         raise
     except Exception as error:  # each store's library has exceptions of its own
@@ -80,12 +84,21 @@ def _fetched(url: str, name: str) -> bytes:
     return file.getvalue()
 
 
-def _downloader(url: str) -> Downloader:
+@lru_cache
+def _downloader(url: str, process: int) -> Downloader:
+    """One for each process: a fork must not share connections with its parent."""
     scheme = url.partition("://")[0]
-    if scheme not in PACKAGES:
-        known = ", ".join(f"{name}://" for name in PACKAGES)
+    if scheme not in STORES:
+        known = ", ".join(f"{name}://" for name in STORES)
         raise DataError(f"{url}: prepared sets are read from {known} or a folder")
     try:
-        return get_downloader(url, "", [])
+        return get_downloader(url, "", [], _patience() if scheme == "s3" else None)
     except ModuleNotFoundError as error:
-        raise DataError(f"{url} needs a package; pip install {PACKAGES[scheme]}") from error
+        raise DataError(f"{url} needs a package; pip install 'lightning-mono[{scheme}]'") from error
+
+
+def _patience() -> dict[str, Any]:
+    """litdata would ask a thousand times, which takes hours where the address is wrong."""
+    from botocore.config import Config
+
+    return {"config": Config(retries={"max_attempts": ATTEMPTS, "mode": "adaptive"})}

@@ -111,10 +111,12 @@ class Pending:
     Attributes:
         read: reads it; None where it belongs to the other split.
         nbytes: what it takes to send it to another process, roughly.
+        where: its place in the user's files, for messages; empty where its id says as much.
     """
 
     read: Callable[[], Sample | Skipped | None]
     nbytes: int
+    where: str = ""
 
 
 class SampleError(DataError):

@@ -32,6 +32,7 @@ from lightning_mono.params import grouped
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.schema import BenchmarkSection
 from lightning_mono.runs import RunFolder
+from lightning_mono.speed import Speed
 
 
 def evaluate(
@@ -67,6 +68,7 @@ def evaluate(
         if recipe.evaluation.quiz:
             metrics["quiz"] = _quiz(recipe, assistant)
         metrics["parameters"] = _parameters(assistant.model)
+    metrics["speed"] = _speed(journal)
     metrics["seconds"] = _seconds(journal, started)
     _write(run, metrics)
     with journal.part("report"):
@@ -141,6 +143,17 @@ def _parameters(model: MonoModel) -> dict[str, int]:
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     by_group = {g: sum(sizes[n] for n in names) for g, names in grouped(sizes).items()}
     return {"total": sum(sizes.values()), **by_group}
+
+
+def _speed(journal: Journal) -> dict[str, float] | None:
+    """Of training, over all sessions of the run; the last record of a step counts."""
+    steps = {record["step"]: record for record in journal.events("step")}
+    if not steps:
+        return None
+    speed = Speed()
+    for record in steps.values():
+        speed.add(record)
+    return speed.figures()
 
 
 def _seconds(journal: Journal, started: float | None) -> dict[str, float]:

@@ -153,7 +153,7 @@ class DataSection:
     loss: str = "token"
     """What a sample of x targets weighs: token x, sample 1, square sqrt(x)."""
     workers: int = 0
-    """Processes that decode and tokenize; the order of samples does not depend on it."""
+    """Processes that prepare, decode and tokenize; the order of samples does not depend on it."""
     image: TilesSection = field(default_factory=TilesSection)
     """Image budget of this data set."""
     jpeg: list[int] | None = None
@@ -191,7 +191,8 @@ class TrainerSection:
     strategy: str = "auto"
     """auto, mono_single, mono_ddp, or mono_fsdp2 to share the weights between the devices."""
     kernel: str = "auto"
-    """How tokens reach their experts: auto, triton, grouped, gathered or masked_dense."""
+    """How tokens reach their experts: auto, triton, triton_recompute, grouped, gathered or
+    masked_dense."""
     accelerator: str = "auto"
     devices: int = 1
     precision: str = "32-true"

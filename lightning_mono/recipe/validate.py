@@ -45,7 +45,7 @@ SOURCES = (
 )
 OF_FILES = ("text_files", "jsonl", "llava", "webdataset", "table")
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
-KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton")
+KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton", "triton_recompute")
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
 OPTIMIZERS = ("adamw", "adamw8bit")
 QUANTIZE = ("none", "nf4", "int8")

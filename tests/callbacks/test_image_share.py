@@ -102,9 +102,19 @@ def test_a_run_notes_shares_gradient_norms_and_its_speed(
     (speed,) = journal.events("speed")
     steps = journal.events("step")
     assert speed["steps"] == len(steps) == 14
-    waited, seconds = (sum(step[key] for step in steps) for key in ("waited", "seconds"))
+    waited, seconds, opening = (
+        sum(step[key] for step in steps) for key in ("waited", "seconds", "opening")
+    )
     assert 0 < speed["loader_wait"] < 1
-    assert speed["loader_wait"] == pytest.approx(waited / seconds, abs=0.01)
+    assert speed["loader_wait"] == pytest.approx(waited / (seconds - opening), abs=0.01)
+    # The first batch of each of the three stages is counted apart.
+    assert [step["step"] for step in steps if step["opening"]] == [1, 5, 10]
+    assert all(step["waited"] == 0 for step in steps if step["opening"])
+    told = result.metrics["speed"]
+    assert isinstance(told, dict)
+    assert told == pytest.approx({key: speed[key] for key in told}, rel=0.01, abs=0.01)
+    share = f"{100 * told['loader_wait']:.1f}"
+    assert f"{share}\u202f% went into waiting for data" in result.run.report.read_text()
 
     board = EventAccumulator(str(result.run.path / "tensorboard"))
     board.Reload()

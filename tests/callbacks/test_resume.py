@@ -11,7 +11,10 @@ import torch
 from lightning_mono.callbacks.stages import StageScheduler
 from safetensors.torch import load_file
 
-from lightning_mono.checkpoints.run import latest, step_of
+from lightning_mono import module
+from lightning_mono.checkpoints.run import AtomicCheckpointIO, latest, read, step_of
+from lightning_mono.errors import CheckpointError
+from lightning_mono.model import Batch
 from lightning_mono.recipe import load_recipe
 from lightning_mono.training import fit
 
@@ -97,14 +100,75 @@ def test_another_past_is_refused(recipe_file: Path) -> None:
         fit(changed, resume=True)
 
 
-def test_a_run_that_was_cut_short_goes_on_as_if_it_had_not_been(recipe_file: Path) -> None:
-    out = recipe_file.parent
+def test_other_samples_than_those_that_were_read_are_refused(recipe_file: Path) -> None:
+    def refused(data: str, *changes: str) -> None:
+        with pytest.raises(CheckpointError, match=rf"^[^\n]*data\.{data} does not give[^\n]*$"):
+            fit(load_recipe(recipe_file, changes), resume=True)
+
+    fit(load_recipe(recipe_file, ["trainer.max_steps=3"]))
+    for change in ("data.words.batch_size=4", "data.words.loss=square", "seed=1"):
+        refused("words", change)
+    # What no stage has read yet may still change, and belongs to the run from then on.
+    changed = "data.pictures.sequence_length=40"
+    newest = latest(
+        fit(load_recipe(recipe_file, [changed, "trainer.max_steps=6"]), resume=True).run.checkpoints
+    )
+    assert newest is not None
+    assert step_of(newest) == 6
+    refused("pictures")
+
+
+def test_a_run_that_was_cut_short_goes_on_with_any_number_of_loader_workers(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, loss_of = recipe_file.parent, module.next_token_loss
+    seen: list[list[str]] = []
+
+    def noting(model: object, batch: Batch, *args: torch.Tensor) -> torch.Tensor:
+        seen.append(batch.samples)
+        return loss_of(model, batch, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "next_token_loss", noting)
     fit(load_recipe(recipe_file, [f"out={out}/whole"]))
-    fit(load_recipe(recipe_file, ["trainer.max_steps=6"]))
-    result = fit(load_recipe(recipe_file), resume=True)
-    assert step_of(latest(result.run.checkpoints)) == 14  # type: ignore[arg-type]
+    expected, seen[:] = list(seen), []
+    for steps, workers in ((6, 0), (14, 2)):
+        chosen = [f"data.{name}.workers={workers}" for name in ("words", "pictures")]
+        fit(load_recipe(recipe_file, [f"trainer.max_steps={steps}", *chosen]), resume=True)
+    assert seen == expected
     whole, resumed = weights(out / "whole"), weights(out / "run")
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_a_checkpoint_that_contradicts_itself_is_refused(recipe_file: Path) -> None:
+    """The first is what an older version wrote, whose steps another counter of Lightning has."""
+
+    def uncounted(saved: dict) -> None:
+        loop = saved["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+        for counter in loop.values():
+            counter.update(dict.fromkeys(counter, 0))
+
+    def unread(saved: dict) -> None:
+        saved["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["batches"] = 5
+
+    def misplaced(saved: dict) -> None:
+        saved["callbacks"]["StageScheduler"]["index"] = 0
+
+    newest = latest(fit(load_recipe(recipe_file, ["trainer.max_steps=6"])).run.checkpoints)
+    assert newest is not None
+    whole = newest.read_bytes()
+    changes = {
+        "0 optimizer steps": uncounted,
+        "5 batches read": unread,
+        "stage number 0": misplaced,
+    }
+    for what, change in changes.items():
+        newest.write_bytes(whole)
+        saved = read(newest)
+        change(saved)
+        AtomicCheckpointIO().save_checkpoint(saved, newest)
+        line = rf"^[^\n]*after step 6 but counts {what};[^\n]*$"
+        with pytest.raises(CheckpointError, match=line):
+            fit(load_recipe(recipe_file), resume=True)
 
 
 def test_state_is_plain_data() -> None:

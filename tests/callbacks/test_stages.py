@@ -1,16 +1,23 @@
 """In each stage exactly what it names learns, and nothing else keeps gradients or moments."""
 
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning_mono.callbacks.stages import StageScheduler
 
 from lightning_mono import params
 from lightning_mono.checkpoints.run import read
+from lightning_mono.data.loader import StagedLoader
 from lightning_mono.journal import Journal
+from lightning_mono.module import MonoModule
 from lightning_mono.recipe import load_recipe
+from lightning_mono.stages import Optim, Stage, StageSchedule
+from lightning_mono.testing import IMAGE, tiny_batch, tiny_config, tiny_model
 from lightning_mono.training import FitResult, fit
 
 
@@ -78,6 +85,48 @@ def test_what_is_frozen_has_no_gradient_and_no_moments_at_any_step(
     language, concept, alignment = sizes[0], sizes[4], sizes[9]
     assert sizes == [language] * 4 + [concept] * 5 + [alignment] * 5
     assert concept < language / 2, "the second stage trains less and must hold less"
+
+
+def test_each_group_can_learn_alone() -> None:
+    """A stage a group, of all that there are: it changes every tensor of its own and no other."""
+    config = tiny_config()
+    module = MonoModule(tiny_model(config).train(), Optim(lr=1e-2))
+    groups = module.group_names()
+    assert set(groups) == set(params.GROUPS)
+    stages = StageSchedule(
+        tuple(Stage(name, 1, (name,), "rows", Optim(lr=1e-2)) for name in groups)
+    )
+    weights = dict(module.model.named_parameters())
+    before = {name: value.detach().clone() for name, value in weights.items()}
+    learnt = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            group = stages.at(trainer.global_step - 1).name
+            names = {name for name in weights if params.canonical(name) in groups[group]}
+            changed = {n for n, value in weights.items() if not torch.equal(value, before[n])}
+            assert changed == names, group
+            assert {n for n, value in weights.items() if value.grad is not None} == names, group
+            state = trainer.optimizers[0].state
+            assert set(state) == {weights[name] for name in names}, group
+            moments = [v.nbytes for held in state.values() for v in held.values() if v.ndim]
+            assert sum(moments) == 2 * sum(weights[name].nbytes for name in names), group
+            before.update({name: weights[name].detach().clone() for name in names})
+            learnt.append(group)
+
+    rows = [[[[5, *[IMAGE] * 4, 7, 9, 11]]], [[[8, 9, 10, 12]]]]
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=stages.total_steps,
+        callbacks=[StageScheduler(stages), Watch()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches = [(lambda start: repeat(tiny_batch(rows, config)), 1)] * stages.total_steps
+    trainer.fit(module, StagedLoader(batches))
+    assert learnt == list(groups)
 
 
 @pytest.mark.parametrize("policy", ["keep", "fresh"])

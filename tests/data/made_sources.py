@@ -48,15 +48,19 @@ class Made:
         options: of the source.
         faults: what is wrong with which records: id -> fault.
         ids: of the records that are as they should be, in order.
+        place: what a record's place in its file is called; empty where its id says it.
     """
 
     name: str
     options: dict[str, Any]
     faults: dict[str, str]
     ids: list[str]
+    place: str = ""
 
 
 Break = Callable[[dict[str, Any], Path], None]
+Content = bytes | str | int
+"""Of a tar's member: bytes; the target of a link; or how many bytes a hole has."""
 
 
 def _write(name: str, content: bytes) -> Break:
@@ -144,30 +148,47 @@ def llava(folder: Path, *, lines: bool) -> Made:
     path = folder / ("data.jsonl" if lines else "data.json")
     path.write_bytes(b"\n".join(texts) if lines else b"[" + b",\n".join(texts) + b"]")
     options = {"path": str(path), "images": str(folder / "images")}
-    return Made("llava", options, made.faults, made.ids)
+    return Made("llava", options, made.faults, made.ids, place)
 
 
 def table(folder: Path, suffix: str) -> Made:
-    """A table of images and captions."""
+    """A table of images with questions and answers."""
     breaks: list[tuple[str, Break]] = [
         *IMAGE_BREAKS,
-        ("too long", _set(caption="a" * TOO_LONG)),
-        ("nothing to learn", _set(caption="  ")),
-        ("bad text", _set(caption="caf\udce9")),  # Latin-1 where UTF-8 should be
+        ("image count", _set(question="<image><image>What?")),
+        ("too long", _set(answer="a" * TOO_LONG)),
+        ("nothing to learn", _set(answer="  ")),
+        ("bad text", _set(answer="caf\udce9")),  # Latin-1 where UTF-8 should be
     ]
-    records, made = _records(folder, breaks, {"caption": "noise, mostly"})
+    rest = {"question": "<image>\nWhat?", "answer": "noise, mostly"}
+    records, made = _records(folder, breaks, rest)
     path = folder / f"data{suffix}"
-    columns = ["id", "image", "caption"]
+    columns = ["id", "image", "question", "answer"]
     if suffix == ".parquet":
         _parquet(path, records, columns)
     else:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            delimiter = "\t" if suffix == ".tsv" else ","
-            writer = csv.DictWriter(file, columns, delimiter=delimiter)
-            writer.writeheader()
-            writer.writerows(records)
+        _separated(path, records, columns, made)
     options = {"path": str(path), "images": str(folder / "images")}
-    return Made("table", options, made.faults, made.ids)
+    return Made("table", options, made.faults, made.ids, "row")
+
+
+def _separated(path: Path, records: list[dict[str, Any]], columns: list[str], made: Made) -> None:
+    """CSV or TSV, with two lines that cannot be rows: they have no id, but their place."""
+    dialect = {"delimiter": "\t" if path.suffix == ".tsv" else ",", "quoting": csv.QUOTE_ALL}
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.writer(file, **dialect)
+        rows.writerow(columns)
+        line = 1
+        for at, record in enumerate(records):
+            cells = [record[column] for column in columns]
+            fault = {495: "malformed record", 497: "too long"}.get(at)
+            cells = cells[:2] if at == 495 else cells
+            cells[-1] = "a" * 2**18 if at == 497 else cells[-1]
+            rows.writerow(cells)
+            line += "".join(cells).count("\n") + 1
+            if fault:
+                made.ids.remove(str(at))
+                made.faults[f"{path.name}: line {line}"] = fault
 
 
 def _parquet(path: Path, records: list[dict[str, Any]], columns: list[str]) -> None:
@@ -190,7 +211,7 @@ def tars(folder: Path) -> Made:
     for number in range(4):
         with tarfile.open(folder / f"{number:02}.tar", "w") as tar:
             for at in range(number * 250, (number + 1) * 250):
-                members: list[tuple[str, bytes | str]] = [
+                members: list[tuple[str, Content]] = [
                     (f"{at:04}.jpg", photo(at)),
                     (f"{at:04}.txt", b"noise"),
                 ]
@@ -205,7 +226,8 @@ def tars(folder: Path) -> Made:
                 else:
                     ids.append(name)
                 for member in members:
-                    _add(tar, *member)
+                    add_member(tar, *member)
+    assert next(broken, None) is None, "a way to break a sample was not tried"
     whole = (folder / "03.tar").read_bytes()
     at = whole.index(b"0900.jpg")
     (folder / "03.tar").write_bytes(whole[: at + 1024])
@@ -214,21 +236,29 @@ def tars(folder: Path) -> Made:
     return Made("webdataset", {"path": str(folder / "{00..03}.tar")}, faults, ids)
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes | str) -> None:
-    """A file, or a link where the content is its target."""
+def add_member(tar: tarfile.TarFile, name: str, content: Content) -> None:
+    """A file of some content, or of so many bytes that are not written, or a link to a target."""
     info = tarfile.TarInfo(name)
     if isinstance(content, str):
         info.type, info.linkname = tarfile.SYMTYPE, content
         tar.addfile(info)
+    elif isinstance(content, int):
+        info.size = content
+        tar.addfile(info)
+        assert tar.fileobj is not None
+        tar.fileobj.seek(content, io.SEEK_CUR)  # takes no room on disk
+        tar.offset += content
     else:
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
 
 
-Members = Callable[[int], list[tuple[str, bytes | str]]]
+Members = Callable[[int], list[tuple[str, Content]]]
 _TAR_BREAKS: list[tuple[str, Members]] = [
     ("unreadable image", lambda n: [(f"{n}.jpg", b"text"), (f"{n}.txt", b"a")]),
     ("too large", lambda n: [(f"{n}.png", bomb()), (f"{n}.txt", b"a")]),
+    ("unreadable image", lambda n: [(f"{n}.jpg", photo(n)[:-200]), (f"{n}.txt", b"a")]),
+    ("too large", lambda n: [(f"{n}.jpg", 2**30), (f"{n}.txt", b"a")]),
     ("unsafe path", lambda n: [(f"../{n}.jpg", photo(n)), (f"../{n}.txt", b"a")]),
     ("unsafe path", lambda n: [(f"/etc/{n}.jpg", photo(n)), (f"/etc/{n}.txt", b"a")]),
     ("unsafe path", lambda n: [(f"{n}.jpg", "/etc/passwd"), (f"{n}.txt", b"a")]),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,27 @@ def test_a_finished_schedule_starts_over(data: StageData) -> None:
     loader = schedule(data, data, 0)
     first, second = list(loader), list(loader)
     assert all(same(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_first_batch_of_a_stage_is_waited_for_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that the stages turn: opening takes them 100 s, and their n-th batch n seconds."""
+    clock = 0.0
+
+    def stage(start: int) -> Iterator[int]:
+        nonlocal clock
+        clock += 100
+        for n in count(start):
+            clock += n
+            yield n
+
+    monkeypatch.setattr(loading.time, "monotonic", lambda: clock)
+    loader = StagedLoader([(stage, 3), (stage, 4)])  # type: ignore[list-item]
+    loader.load_state_dict({"batches": 1})
+    waits = []
+    for _ in loader:
+        waits.append((loader.waited, loader.opening))
+        clock += 1000  # a step, which nobody waits for data in
+    assert waits == [(0, 101), (2, 101), (2, 201), (3, 201), (5, 201), (8, 201)]
 
 
 def test_loading_leaves_the_global_generator_alone(data: StageData) -> None:

@@ -159,6 +159,7 @@ def write_run(folder: Path, *, blind: bool = True, text_kept: bool = True) -> di
         "test": scores,
         "quiz": {"before": 78, "after": 77, "total": 100},
         "seconds": {"total": 380.0},
+        "speed": {"tokens_per_second": 13_210.0, "loader_wait": 0.0123, "opening_seconds": 2.4},
         "parameters": {
             "language model": 1_723_648,
             "patchifier": 229_888,

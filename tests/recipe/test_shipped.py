@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from math import prod
 
@@ -18,7 +19,8 @@ STAGES = ["s1_1_concept", "s1_2_semantic", "s1_3_alignment", "s2_instruction"]
 
 def commands(name: str) -> list[list[str]]:
     """The command lines in a recipe's first comment, split into words."""
-    lines = shipped_recipes()[name].read_text(encoding="utf-8").splitlines()
+    text = re.sub(r"\\\n# +", "", shipped_recipes()[name].read_text(encoding="utf-8"))
+    lines = text.splitlines()
     written = [line.lstrip("# ") for line in lines if line.startswith("#   lightning-mono ")]
     return [shlex.split(line, comments=True)[1:] for line in written]
 

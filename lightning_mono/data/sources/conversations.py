@@ -40,13 +40,13 @@ def records(
         DataError: a file cannot be read.
     """
     found = files.find(path, SUFFIXES)
-    for file in found:
+    for file, label in zip(found, files.labels(found), strict=True):
         root = (Path(images).expanduser() if images else file.parent).resolve()
         load, side = partial(files.read_inside, root), Side(split, held_out_share)
         for place, raw in _raw_records(file):
-            where = place if len(found) == 1 else f"{file.name}: {place}"
+            where = place if len(found) == 1 else f"{label}: {place}"
             reading = partial(read, partial(_parsed, raw), where, load, side)
-            yield Pending(reading, len(raw or b""))
+            yield Pending(reading, len(raw or b""), where)
 
 
 def file_stamp(path: str, images: str | None = None, held_out_share: float = 0.0) -> str:

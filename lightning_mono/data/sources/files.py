@@ -45,6 +45,12 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
     return found
 
 
+def labels(found: Sequence[Path]) -> list[str]:
+    """What files are called in messages: their paths from the folder that holds them all."""
+    root = os.path.commonpath([file.absolute().parent for file in found])
+    return [os.path.relpath(file.absolute(), root) for file in found]
+
+
 def stamp(files: Sequence[Path]) -> str:
     """Names, sizes and times of files."""
     stats = ((file.absolute(), file.stat()) for file in files)

@@ -79,7 +79,8 @@ def read(
         key = next((image for image in images if isinstance(image, str)), name)
         return _sample(record, name, images, load) if side.takes(key) else None
     except SampleError as error:
-        skipped = Skipped(name, f"{where}: {error}", error.fault)
+        reason = str(error) if name == where else f"{where}: {error}"
+        skipped = Skipped(name, reason, error.fault)
         return skipped if side.takes(key) else None
 
 

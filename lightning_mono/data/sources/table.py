@@ -53,22 +53,22 @@ def rows(
     """
     side = Side(split, held_out_share)
     found = files.find(path, SUFFIXES)
-    for file in found:
+    for file, label in zip(found, files.labels(found), strict=True):
         root = (Path(images).expanduser() if images else file.parent).resolve()
-        table = _parquet(file) if file.suffix.lower() == ".parquet" else _separated(file)
+        table = (_parquet if file.suffix.lower() == ".parquet" else _separated)(file, label)
         columns = next(table)
         assert not isinstance(columns, Skipped)
         names = _renamed(file, [name for name, _ in columns], image_column, caption_column)
         number = 0
         for row in table:
+            number += 1
             if isinstance(row, Skipped):
                 yield row
                 continue
-            number += 1
-            where = f"row {number}" if len(found) == 1 else f"{file.name}: row {number}"
+            where = f"row {number}" if len(found) == 1 else f"{label}: row {number}"
             cells = [(names[name], value) for name, value in row if name in names]
             reading = partial(read, partial(_record, cells), where, partial(_image, root), side)
-            yield Pending(reading, _nbytes([value for _, value in cells]))
+            yield Pending(reading, _nbytes([value for _, value in cells]), where)
 
 
 def files_stamp(
@@ -127,7 +127,7 @@ def _image(root: Path, image: Any) -> bytes:
     return files.read_inside(root, image)
 
 
-def _separated(file: Path) -> Iterator[Cells | Skipped]:
+def _separated(file: Path, label: str) -> Iterator[Cells | Skipped]:
     """The columns of a CSV or TSV file, then its rows."""
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     try:
@@ -140,7 +140,7 @@ def _separated(file: Path) -> Iterator[Cells | Skipped]:
                 try:
                     row = next(lines, None)
                 except csv.Error as error:
-                    yield Skipped(f"{file.name}: line {lines.line_num}", str(error), "too long")
+                    yield Skipped(f"{label}: line {lines.line_num}", str(error), "too long")
                     continue
                 if row is None:
                     return
@@ -148,12 +148,12 @@ def _separated(file: Path) -> Iterator[Cells | Skipped]:
                     yield list(zip(columns, row, strict=True))
                 elif row:
                     count = f"{len(row)} cells for {len(columns)} columns"
-                    yield Skipped(f"{file.name}: line {lines.line_num}", count)
+                    yield Skipped(f"{label}: line {lines.line_num}", count)
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
 
 
-def _parquet(file: Path) -> Iterator[Cells | Skipped]:
+def _parquet(file: Path, label: str) -> Iterator[Cells | Skipped]:
     """The columns of a Parquet file, then its rows."""
     try:
         import pyarrow
@@ -171,14 +171,12 @@ def _parquet(file: Path) -> Iterator[Cells | Skipped]:
                     try:
                         yield [(c, _cell(batch.column(i)[row])) for i, c in enumerate(columns)]
                     except UnicodeDecodeError as error:
-                        yield Skipped(
-                            f"{file.name}: row {number}", f"not UTF-8: {error}", "bad text"
-                        )
+                        yield Skipped(f"{label}: row {number}", f"not UTF-8: {error}", "bad text")
     except (pyarrow.ArrowException, OSError) as error:
         if not number:
             raise DataError(f"cannot read {file}: {_first_line(error)}") from error
         reason = f"is damaged behind row {number}: {_first_line(error)}"
-        yield Skipped(file.name, reason)
+        yield Skipped(label, reason)
 
 
 def _cell(scalar: Any) -> Any:

@@ -40,16 +40,17 @@ def samples(split: str, path: str, held_out_share: float = 0.0) -> Iterator[Pend
         DataError: a file cannot be read.
     """
     side = Side(split, held_out_share)
-    for archive in files.find(path, SUFFIXES):
+    found = files.find(path, SUFFIXES)
+    for archive, label in zip(found, files.labels(found), strict=True):
         try:
             for key, members in groupby(_members(archive), lambda member: member.key):
                 group = tuple(members)
-                name = f"{archive.stem}/{key}"
+                name = f"{label.removesuffix('.tar')}/{key}"
                 load = partial(_image, archive, {member.name: member for member in group})
                 reading = partial(read, partial(_record, archive, name, group), name, load, side)
                 yield Pending(reading, _HEADERS)
         except _DamagedError as error:
-            yield Skipped(archive.name, str(error))
+            yield Skipped(label, str(error))
         except OSError as error:
             raise DataError(f"cannot read {archive}: {error.strerror}") from error
 

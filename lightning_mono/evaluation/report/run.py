@@ -90,6 +90,7 @@ class Run:
     total_seconds: float
     parameters: dict[str, int]
     quiz: dict[str, int] | None  # {"before", "after", "total"}: items answered rightly
+    speed: dict[str, float] | None  # {"tokens_per_second", "loader_wait", "opening_seconds", ...}
 
 
 def read_run(folder: Path) -> Run:
@@ -113,6 +114,7 @@ def read_run(folder: Path) -> Run:
         total_seconds=max(metrics.get("seconds", {}).get("total", 0.0), parts),
         parameters=metrics.get("parameters", {}),
         quiz=quiz if "total" in quiz else None,
+        speed=metrics.get("speed"),
     )
 
 

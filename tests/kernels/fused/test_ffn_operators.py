@@ -134,12 +134,12 @@ class _Guarded:
 def test_no_address_outside_the_tensors(saving: Saving, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies past the end of a size or of a modality's rows is neither read nor written."""
     guarded = _Guarded(interpreter._interpreter)
-    run = interpreter.GridExecutor.__call__
+    launch = interpreter.GridExecutor.__call__
 
     def watch(self: Any, *args: Any, **kwargs: Any) -> Any:
         tensors = [t for t in tree_leaves(kwargs) if isinstance(t, Tensor)]
         guarded.ranges = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors]
-        return run(self, *args, **kwargs)
+        return launch(self, *args, **kwargs)
 
     monkeypatch.setattr(tuning, "INTERPRETED", Tiles(*[Tile(32, 64, 64, 1, 1)] * 6))
     monkeypatch.setattr(interpreter, "_interpreter", guarded)

@@ -101,6 +101,20 @@ def test_other_kernels_norm_first(name: str) -> None:
     assert seen == [f"{norm}.{side}" for norm in (ATTENTION, FFN) for side in ("text", "visual")]
 
 
+@pytest.mark.parametrize(("name", "wide"), [("triton", 2), ("triton_recompute", 0)])
+def test_recomputing_keeps_nothing_of_the_width_of_the_ffn(name: str, wide: int) -> None:
+    one, kept = model(ffn_size=64), []
+    kernels.use(one, name)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        one(IDS, torch.randn(2, 3, 16, 16))
+    assert kept.count((IDS.numel(), 64)) == wide
+
+
 def test_every_block_but_norms_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[str] = []
     gathered = kernels.gathered
