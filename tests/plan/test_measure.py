@@ -25,13 +25,29 @@ CASES = {
 }
 
 
+AS_IT_IS: dict[str, str] = {}
+"""No word to the allocator, which keeps some of what is freed."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_peak_memory_is_the_planned(case: str) -> None:
     path, stage, overrides = CASES[case]
-    planned = next(s for s in plan(load_recipe(path, overrides), [], 1.0).stages if s.name == stage)
-    taken = measured(path, overrides, stage)
-    assert planned.memory.total == pytest.approx(taken.training, rel=0.08)
+    assert _planned(case) == pytest.approx(measured(path, overrides, stage).training, rel=0.08)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["eight-layers-trained", "eight-layers-top", "real-llm-trained"])
+def test_it_is_near_where_the_allocator_keeps_what_it_likes(case: str) -> None:
+    path, stage, overrides = CASES[case]
+    taken = measured(path, overrides, stage, AS_IT_IS).training
+    assert _planned(case) == pytest.approx(taken, rel=0.15)
+
+
+def _planned(case: str) -> float:
+    path, name, overrides = CASES[case]
+    stages = plan(load_recipe(path, overrides), [], 1.0).stages
+    return next(stage for stage in stages if stage.name == name).memory.total
 
 
 @pytest.mark.slow

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lightning_mono.plan import find_gpus, plan, table
 from lightning_mono.plan.planner import Plan
 from lightning_mono.recipe import load_recipe
+
+PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 
 CONCEPT = ("patchifier", "experts.ffn")
 ATTENTION = (*CONCEPT, "attention")
@@ -14,7 +18,7 @@ EXPERTS = ("patchifier", "experts.ffn", "experts.attention")
 
 
 def _plan(name: str) -> Plan:
-    return plan(load_recipe(f"mono_internvl_2b/{name}"), find_gpus(["a100-80"]), 0.4)
+    return plan(load_recipe(f"mono_internvl_2b/{name}"), find_gpus([]), 0.4)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +83,8 @@ def test_image_tokens_are_at_most_the_papers(evip: Plan) -> None:
 def test_the_plan_is_read_without_a_wide_screen(evip: Plan, evip_pp: Plan, sft: Plan) -> None:
     for planned in (evip, evip_pp, sft):
         assert max(map(len, table(planned).splitlines())) <= 110
+
+
+def test_the_page_shows_what_is_printed(evip: Plan) -> None:
+    printed, _, _ = table(evip).partition("\n\n- shape")  # notes say whose files are at hand
+    assert printed in PAGE.read_text(encoding="utf-8")
