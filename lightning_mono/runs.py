@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from lightning_mono.checkpoints.atomic import replacing
 from lightning_mono.errors import RecipeError
 from lightning_mono.recipe import Recipe, load_recipe, to_yaml
+
+PATIENCE = 15.0
+"""Seconds in which what a killed run has started notices, and ends as well."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,37 @@ class RunFolder:
         return (self.model / "config.json").is_file()
 
 
+@contextmanager
+def only_writer(recipe: Recipe, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from writing to a recipe's folder in the meantime.
+
+    Args:
+        wait: for as long as another one does; otherwise that is an error.
+
+    Raises:
+        RecipeError: another process is writing to it.
+    """
+    if is_follower():
+        yield
+        return
+    path = Path(recipe.out).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=-1 if wait else PATIENCE)
+    except Timeout:
+        raise RecipeError(
+            f"{recipe.out} is being written by another process: wait for it, or write elsewhere "
+            "with out=FOLDER"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_run(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> RunFolder:
-    """Opens the folder that a recipe writes to.
+    """Opens the folder that a recipe writes to, and removes what a killed run wrote half.
 
     Args:
         resume: go on with what is there, if anything.
@@ -82,6 +118,8 @@ def open_run(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> Ru
                 f"{run.path} holds a run already: go on with --resume, start anew with --fresh, "
                 "or write elsewhere with out=FOLDER"
             )
+    for half in run.checkpoints.glob(".*.tmp"):
+        half.unlink()
     with replacing(run.recipe) as temporary:
         temporary.write_text(to_yaml(recipe), encoding="utf-8")
     return run

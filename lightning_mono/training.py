@@ -26,7 +26,14 @@ from lightning_mono.module import MonoModule
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.validate import needs
 from lightning_mono.rounding import restore_text, round_text
-from lightning_mono.runs import RunFolder, backbone_recipe, dependency, is_follower, open_run
+from lightning_mono.runs import (
+    RunFolder,
+    backbone_recipe,
+    dependency,
+    is_follower,
+    only_writer,
+    open_run,
+)
 from lightning_mono.starting import start_from, starting_point, vocabulary_mark
 from lightning_mono.trainer import build_callbacks, build_loader, build_trainer
 
@@ -64,6 +71,20 @@ def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResu
         UserError: the recipe does not fit the model, data cannot be had, a checkpoint cannot be
             written or belongs to another recipe; nothing saved is lost.
     """
+    with only_writer(recipe):
+        return _fit(recipe, resume=resume, fresh=fresh)
+
+
+def ensure(recipe: Recipe) -> RunFolder:
+    """A recipe's finished run: the one that is there, or else one made now, by one process."""
+    run = RunFolder(Path(recipe.out))
+    if run.metrics.is_file():
+        return run
+    with only_writer(recipe, wait=True):
+        return run if run.metrics.is_file() else _fit(recipe, resume=True).run
+
+
+def _fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResult:
     started = time.monotonic()
     lacking = list(needs(recipe))
     if lacking:
@@ -83,12 +104,6 @@ def fit(recipe: Recipe, *, resume: bool = False, fresh: bool = False) -> FitResu
         started=started,
     )
     return FitResult(run, assistant, metrics)
-
-
-def ensure(recipe: Recipe) -> RunFolder:
-    """A recipe's finished run: the one that is there, or else one made now."""
-    run = RunFolder(Path(recipe.out))
-    return run if run.metrics.is_file() else fit(recipe, resume=True).run
 
 
 class Session:

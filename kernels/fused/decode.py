@@ -40,7 +40,7 @@ PROGRAMS = 264
 """Programs to fill a device with: two for each of the 132 multiprocessors of an H100."""
 
 
-NARROW = {torch.bfloat16: (32, 64, 4, 4), torch.float32: (32, 32, 4, 4)}
+NARROW = {torch.bfloat16: (32, 64, 4, 4), torch.float32: (32, 32, 8, 4)}
 """Columns, depth, warps and stages: 16 KiB and more on their way to each multiprocessor."""
 
 SUM = Tile(1, 512, 1, 4, 1)

@@ -67,7 +67,9 @@ ROUNDED: Mapping[int, Mapping[str, Tile]] = {
 }
 """What takes its place where weights are expanded on the way: that takes registers as well."""
 
-FP32 = Tiles(*[Tile(64, 64, 32, 8, 3)] * 6)
+FP32 = Tiles(*[Tile(64, 64, 32, 8, 3)] * 6)._replace(
+    gate_up=Tile(64, 32, 32, 8, 3), swiglu_gradient_again=Tile(64, 32, 32, 8, 3)
+)
 """Without tensor cores a product is computed from registers, and larger tiles spill them."""
 
 INTERPRETED = Tiles(*[Tile(16, 16, 16, 1, 1)] * 6)
@@ -98,10 +100,11 @@ LINEAR_DEFAULTS: Mapping[int, LinearTiles] = {
         weight_gradient=Tile(128, 128, 64, 8, 5),
     ),
 }
-LINEAR_FP32: Mapping[int, LinearTiles] = {
-    80: LinearTiles(Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 5)),
-    90: LinearTiles(Tile(64, 64, 16, 4, 4), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 5)),
-}
+LINEAR_FP32 = LinearTiles(
+    project=Tile(64, 32, 32, 8, 4),
+    input_gradient=Tile(64, 32, 32, 8, 4),
+    weight_gradient=Tile(64, 32, 32, 8, 5),
+)
 LINEAR_INTERPRETED = LinearTiles(*[Tile(32, 32, 32, 4, 1)] * 3)
 """Small, so that the interpreter meets cut tiles at sizes for which it is quick."""
 
@@ -136,7 +139,7 @@ def defaults(kind: type[T], capability: int, dtype: torch.dtype, *, rounded: boo
     """Tiles of the newest known architecture that a device is not older than."""
     known = max(known for known in DEFAULTS if known <= max(capability, 80))
     if kind is LinearTiles:
-        return cast("T", (LINEAR_FP32 if dtype == torch.float32 else LINEAR_DEFAULTS)[known])
+        return cast("T", LINEAR_FP32 if dtype == torch.float32 else LINEAR_DEFAULTS[known])
     if dtype == torch.float32:
         return cast("T", FP32)
     return cast("T", DEFAULTS[known]._replace(**(ROUNDED[known] if rounded else {})))

@@ -105,7 +105,7 @@ def test_killed_at_twenty_random_points_it_ends_with_the_same_bits(
         points, -signal.SIGKILL
     )
     assert {ends[f"{name} -"] for name in points} == {0}, done.stderr.decode()[-3000:]
-    assert sum(bool(torn(out / name)) for name in points) >= 3, "no write was interrupted"
+    assert not any(torn(out / name) for name in points), "half a checkpoint was left"
     expected = ending(out / "whole")
     for name, point in points.items():
         ours = ending(out / name)

@@ -170,7 +170,7 @@ ALL_PROBLEMS = [
     "stages.second.lr_scale: 'atention'",
     "stages.second.optim.betas: [0.9] must be two numbers",
     "trainer.kernel: 'gatherd' is none of auto, masked_dense, gathered, "
-    "grouped, triton; did you mean 'gathered'?",
+    "grouped, triton, triton_recompute; did you mean 'gathered'?",
     "trainer.precision: fp16 overflows",
     "trainer.devices: 0 must be above 0",
     "trainer.strategi: Key 'strategi' not in 'TrainerSection'. Did you mean: 'strategy'?",

@@ -50,7 +50,7 @@ def test_a_device_gets_the_newest_tiles_it_is_not_older_than(capability: int, kn
     assert tuning.defaults(Tiles, capability, bf16) == DEFAULTS[known]
     assert tuning.defaults(Tiles, capability, fp32) == FP32
     assert tuning.defaults(LinearTiles, capability, bf16) == LINEAR_DEFAULTS[known]
-    assert tuning.defaults(LinearTiles, capability, fp32) == LINEAR_FP32[known]
+    assert tuning.defaults(LinearTiles, capability, fp32) == LINEAR_FP32
     rounded = tuning.defaults(Tiles, capability, bf16, rounded=True)
     assert rounded == DEFAULTS[known]._replace(**ROUNDED[known])
 
@@ -115,7 +115,7 @@ def test_measured_tiles_are_used_and_only_for_what_they_were_measured_for(
     assert tuning.tiles_for(LinearTiles, x, shape, measured=False) == LINEAR_DEFAULTS[80]
     assert tuning.tiles_for(LinearTiles, x, f"{shape} normed") == LINEAR_DEFAULTS[80]
     other: Any = _Cuda(torch.float32)
-    assert tuning.tiles_for(LinearTiles, other, shape) == LINEAR_FP32[80]
+    assert tuning.tiles_for(LinearTiles, other, shape) == LINEAR_FP32
 
 
 @pytest.mark.parametrize("kind", KINDS)
