@@ -15,7 +15,7 @@ keeps one number a query. A mask is: rows of L tokens that hold several document
 each in every layer, for PyTorch widens the mask to numbers layer by layer.
 
 Under autocast every linear layer that trains keeps a copy of its input of its own, cast down. The
-``triton`` kernel keeps gate and up alone of an FFN, and its input.
+``triton`` kernel keeps gate and up alone of an FFN, and its input; ``triton_recompute`` its input.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ LOGARITHM = 4
 
 
 def layer_bytes(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric, *, fused: bool
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric, *, kernel: str
 ) -> float:
     """What one layer keeps.
 
     Args:
-        fused: whether FFNs with an expert run in the ``triton`` kernel.
+        kernel: that FFNs with an expert run in.
     """
     return (
         _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].stream)
         + _attention(config, flow, batch, layer, numeric)
         + _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].middle)
-        + _ffn(config, flow, batch, layer, numeric, fused=fused)
+        + _ffn(config, flow, batch, layer, numeric, kernel=kernel)
     )
 
 
@@ -138,13 +138,15 @@ def _ffn(
     layer: int,
     numeric: Numeric,
     *,
-    fused: bool,
+    kernel: str,
 ) -> float:
     decoder, needs, c = config.decoder, flow.layers[layer], numeric.product
     sides = _sides(config, flow, batch, layer, "ffn")
-    if fused and len(sides) == 2:
+    if kernel.startswith("triton") and len(sides) == 2:
         flows = needs.normed_middle or any(trains for _, trains in sides)
-        return flows * batch.tokens * (decoder.hidden_size + 2 * decoder.ffn_size) * c
+        again = kernel == "triton_recompute"
+        wide = 0 if again else 2 * decoder.ffn_size
+        return flows * batch.tokens * (decoder.hidden_size + wide) * c
     kept = 0.0
     for tokens, trains in sides:
         if needs.normed_middle or trains:

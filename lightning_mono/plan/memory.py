@@ -86,7 +86,7 @@ class Setup:
         accumulate: micro-batches of a step.
         device: of which kind. CUDA steps on all tensors of a group at once, and has the triton
             kernel.
-        fused: whether FFN experts run in the triton kernel.
+        kernel: that FFN experts run in.
         averaged: parameter groups that have an average (``trainer.ema``).
     """
 
@@ -98,8 +98,12 @@ class Setup:
     checkpointing: bool
     accumulate: int
     device: Literal["cpu", "cuda"]
-    fused: bool
+    kernel: str
     averaged: frozenset[str] = frozenset()
+
+    @property
+    def fused(self) -> bool:
+        return self.kernel.startswith("triton")
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ class Step:
             self.batch,
             layer,
             self.setup.numeric,
-            fused=self.setup.fused,
+            kernel=self.setup.kernel,
         )
 
     @cached_property

@@ -153,7 +153,7 @@ def setup_of(recipe: Recipe) -> Setup:
     strategy = trainer.strategy
     if strategy == "auto":
         strategy = "mono_single" if trainer.devices == 1 else "mono_ddp"
-    fused = trainer.kernel == "triton" or (trainer.kernel == "auto" and device == "cuda")
+    fastest = "triton" if device == "cuda" else "gathered"
     return Setup(
         strategy=strategy,
         devices=trainer.devices,
@@ -163,7 +163,7 @@ def setup_of(recipe: Recipe) -> Setup:
         checkpointing=trainer.activation_checkpointing,
         accumulate=1,
         device=device,
-        fused=fused,
+        kernel=fastest if trainer.kernel == "auto" else trainer.kernel,
     )
 
 

@@ -32,7 +32,7 @@ def test_bytes_are_those_that_autograd_saves(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learns)
     flow, part, numeric = flow_of(shape, train), counted(batch), NUMERIC[precision]
-    planned = sum(layer_bytes(shape, flow, part, n, numeric, fused=False) for n in range(3))
+    planned = sum(layer_bytes(shape, flow, part, n, numeric, kernel="gathered") for n in range(3))
     planned += outside_bytes(shape, flow, part, numeric) + loss_bytes(shape, flow, part, numeric)
     assert planned == pytest.approx(_saved(model, batch), rel=0.03)
 
