@@ -124,7 +124,7 @@ def test_bugs_are_not_dressed_up_as_user_errors(monkeypatch: pytest.MonkeyPatch)
     def broken(arguments: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_ls", broken)
+    monkeypatch.setattr(cli.ls, "run", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["ls"])
 
@@ -138,10 +138,10 @@ def test_every_line_of_an_error_and_an_interrupt(
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_ls", two)
+    monkeypatch.setattr(cli.ls, "run", two)
     assert cli.main(["ls"]) == 2
     assert capsys.readouterr().err == "error: first\nerror: second\n"
-    monkeypatch.setattr(cli, "_ls", interrupted)
+    monkeypatch.setattr(cli.ls, "run", interrupted)
     assert cli.main(["ls"]) == 130
 
 
