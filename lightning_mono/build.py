@@ -114,7 +114,13 @@ def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:
     section = recipe.model.patchifier
     if section is None:
         return None
-    return PatchifierConfig(recipe.image.size, section.patch_size, section.width, section.merge)
+    return PatchifierConfig(
+        recipe.image.size,
+        section.patch_size,
+        section.width,
+        section.merge,
+        kind=section.kind,  # type: ignore[arg-type]
+    )
 
 
 def experts_config(recipe: Recipe, layers: int) -> ExpertsConfig:

@@ -10,6 +10,9 @@ the patchifier, ``llm_config`` the decoder in its family's words. The class name
 - ``<Base>MonoForCausalLM``: where ``llm_config.visual_experts`` says. The official code has no
   such models and refuses the name, rather than load a part of the weights.
 
+``vision_config.model_type`` is ``intern_vit_patch`` for Mono-InternVL's patchifier; others, which
+the official code does not have, are ``mono_patchifier`` with their ``kind``.
+
 A model without patchifier is a plain folder of its family, which transformers reads.
 """
 
@@ -27,9 +30,15 @@ from lightning_mono.backbones.located import located
 from lightning_mono.backbones.shards import read_json
 from lightning_mono.backbones.tokenizer import IMAGE_CONTEXT
 from lightning_mono.errors import CheckpointError
-from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.config import (
+    PATCHIFIER_KINDS,
+    ExpertsConfig,
+    MonoConfig,
+    PatchifierConfig,
+)
 
 COMPOSITE = "internvl_chat"
+PUBLISHED_PATCHIFIER, OTHER_PATCHIFIER = "intern_vit_patch", "mono_patchifier"
 IMAGE_ID = "img_context_token_id"
 _IMAGE_IDS = (IMAGE_ID, "image_context_token_id", "image_token_id")
 _KINDS = ("ffn", "attention", "norms")
@@ -80,9 +89,11 @@ def write_config(config: MonoConfig, entries: Mapping[str, Any]) -> dict[str, An
         llm = decoder_settings(config.decoder, "MonoForCausalLM")
         llm["visual_experts"] = {kind: list(getattr(config.experts, kind)) for kind in _KINDS}
     patchifier = config.patchifier
+    published = patchifier.kind == "conv"
     vision = {
-        "architectures": ["InternVisionPatchModel"],
-        "model_type": "intern_vit_patch",
+        "architectures": ["InternVisionPatchModel" if published else "MonoPatchifierModel"],
+        "model_type": PUBLISHED_PATCHIFIER if published else OTHER_PATCHIFIER,
+        **({} if published else {"kind": patchifier.kind}),
         "patch_size": patchifier.patch_size,
         "image_size": patchifier.table_size or patchifier.image_size,
         "hidden_size": patchifier.width,
@@ -138,11 +149,16 @@ def _placed(placement: Any, layers: int) -> ExpertsConfig:
 
 
 def _patchifier(entries: Mapping[str, Any], vision: Mapping[str, Any]) -> PatchifierConfig:
-    kind = vision.get("model_type")
-    if kind != "intern_vit_patch":
+    model_type = vision.get("model_type")
+    if model_type not in (PUBLISHED_PATCHIFIER, OTHER_PATCHIFIER):
         raise CheckpointError(
-            f"vision_config.model_type {kind!r} is a vision encoder; only monolithic models "
-            "('intern_vit_patch') are supported"
+            f"vision_config.model_type {model_type!r} is a vision encoder; only monolithic models "
+            f"({PUBLISHED_PATCHIFIER!r}) are supported"
+        )
+    kind = "conv" if model_type == PUBLISHED_PATCHIFIER else vision["kind"]
+    if kind not in PATCHIFIER_KINDS:
+        raise CheckpointError(
+            f"vision_config.kind {kind!r} is none of {', '.join(PATCHIFIER_KINDS)}"
         )
     if vision.get("num_channels", 3) != 3:
         raise CheckpointError(f"vision_config.num_channels is {vision['num_channels']}, not 3")
@@ -162,6 +178,7 @@ def _patchifier(entries: Mapping[str, Any], vision: Mapping[str, Any]) -> Patchi
         merge=merge,
         order=order,
         table_size=table if table != size else None,
+        kind=kind,
     )
 
 

@@ -57,7 +57,8 @@ def entries(config: MonoConfig, shapes: Shapes) -> list[Entry]:
     prefix = "language_model." if config.patchifier else ""
     found = list(_decoder(config, text, prefix))
     if config.patchifier:
-        found += _patchifier(shapes)
+        published = config.patchifier.kind == "conv"
+        found += _patchifier(shapes) if published else _other_patchifier(shapes)
     if config.patchifier and config.decoder.tied:
         # The official code does not tie the heads of composite models: it wants the copy.
         found.append(Entry(head(config), shapes["embed.weight"], _none, _embeddings_again))
@@ -100,6 +101,14 @@ def _none(value: Tensor) -> dict[str, Tensor]:
 
 def _named(name: str, value: Tensor) -> dict[str, Tensor]:
     return {name: value}
+
+
+def _other_patchifier(shapes: Shapes) -> Iterator[Entry]:
+    """Of kinds that the published checkpoints do not have: stored by our names."""
+    for name, shape in shapes.items():
+        if name.startswith("patchifier."):
+            theirs = name.replace("patchifier.", "vision_model.", 1)
+            yield Entry(theirs, shape, partial(_named, name), itemgetter(name))
 
 
 def _patchifier(shapes: Shapes) -> Iterator[Entry]:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
 
+PatchifierKind = Literal["conv", "linear", "two_conv"]
+PATCHIFIER_KINDS: tuple[PatchifierKind, ...] = get_args(PatchifierKind)
+
 
 @dataclass(frozen=True)
 class PatchifierConfig:
-    """Conv patches, a position table, pixel shuffle and an MLP (Mono-InternVL, section 3.1).
+    """How a tile becomes visual tokens; `lightning_mono.model.patchifier` says what each kind does.
+
+    In each of them a token stands for a square of ``patch_size`` x ``merge`` pixels a side.
 
     Attributes:
         image_size: side of a tile in pixels.
         patch_size: side of a patch, and stride of the convolution, in pixels.
-        width: channels of a patch embedding before pixel shuffle.
+        width: channels of a patch embedding before patches are merged; linear has no use for it.
         merge: patches merged along each side, so merge**2 patches make one token.
         order: reading order of the merged grid: v2 is row by row, v1 is the transposed order of
             early InternVL checkpoints.
         table_size: side in pixels of the tiles that the position table was made for, where that
             is not ``image_size``; the table is resized bicubically then.
+        kind: conv (Mono-InternVL), linear (Fuyu, SOLO) or two_conv (EVEv2).
     """
 
     image_size: int
@@ -31,8 +37,13 @@ class PatchifierConfig:
     merge: int = 2
     order: Literal["v1", "v2"] = "v2"
     table_size: int | None = None
+    kind: PatchifierKind = "conv"
 
     def __post_init__(self) -> None:
+        if self.kind not in PATCHIFIER_KINDS:
+            raise ValueError(
+                f"no patchifier of kind {self.kind!r}; there are {', '.join(PATCHIFIER_KINDS)}"
+            )
         if self.image_size % (self.patch_size * self.merge):
             raise ValueError(
                 f"image_size {self.image_size} is no multiple of patch_size x merge = "

@@ -15,6 +15,7 @@ from lightning_mono.model.assign import assign
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 from lightning_mono.model.meta import on_meta
 from lightning_mono.model.mono import MonoModel
+from lightning_mono.model.patchifier import build_patchifier
 from lightning_mono.placement import layers_of
 
 PUBLISHED: Mapping[str, Any] = {"image_size": 448, "patch_size": 14, "width": 1024, "merge": 2}
@@ -46,7 +47,7 @@ def graft(
     """
     backbone = llm if isinstance(llm, Backbone) else load_backbone(str(llm))
     if isinstance(patchifier, Mapping):
-        patchifier = _patchifier(patchifier)
+        patchifier = PatchifierConfig(**{**PUBLISHED, **patchifier})
     if not isinstance(experts, ExpertsConfig):
         layers = backbone.config.layers
         experts = ExpertsConfig(**{k: layers_of(v, layers) for k, v in (experts or {}).items()})
@@ -69,14 +70,6 @@ def graft(
     if model.patchifier is not None:
         _match_scale(model)
     return model
-
-
-def _patchifier(settings: Mapping[str, Any]) -> PatchifierConfig:
-    """Settings as a recipe has them, ``kind`` included."""
-    if settings.get("kind", "conv") != "conv":
-        raise ValueError(f"no patchifier of kind {settings['kind']!r}; there is conv")
-    named = {key: value for key, value in settings.items() if key != "kind"}
-    return PatchifierConfig(**{**PUBLISHED, **named})
 
 
 def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
@@ -102,9 +95,8 @@ def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
     with on_meta():
         model = MonoModel(config).to(dtype)
     if model.patchifier is not None:
-        model.patchifier = type(model.patchifier)(
-            model.patchifier.config, config.decoder.hidden_size
-        ).to(dtype)
+        hidden = config.decoder.hidden_size
+        model.patchifier = build_patchifier(model.patchifier.config, hidden).to(dtype)
     return model
 
 
@@ -139,5 +131,7 @@ def _match_scale(model: MonoModel) -> None:
     noise = torch.randn(4, 3, size, size, generator=generator).to(model.embed.weight.dtype)
     spread = model.patchifier(noise).float().std()
     factor = model.embed.weight.float().std() / spread
-    model.patchifier.down.weight.mul_(factor)
-    model.patchifier.down.bias.mul_(factor)
+    last = model.patchifier.last
+    assert last.bias is not None
+    last.weight.mul_(factor)
+    last.bias.mul_(factor)

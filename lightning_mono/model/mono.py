@@ -19,7 +19,7 @@ from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierCon
 from lightning_mono.model.decoder import Block
 from lightning_mono.model.experts import Experts, RMSNorm
 from lightning_mono.model.mask import batch_mask
-from lightning_mono.model.patchifier import Patchifier
+from lightning_mono.model.patchifier import build_patchifier
 from lightning_mono.model.placeholder import placeholder_id
 from lightning_mono.model.positions import document_lengths, rotary_tables
 
@@ -65,7 +65,7 @@ class MonoModel(nn.Module):
         decoder = config.decoder
         self.embed = nn.Embedding(decoder.vocab_size, decoder.hidden_size)
         self.patchifier = (
-            Patchifier(config.patchifier, decoder.hidden_size) if config.patchifier else None
+            build_patchifier(config.patchifier, decoder.hidden_size) if config.patchifier else None
         )
         self.layers = nn.ModuleList(Block(config, i) for i in range(decoder.layers))
         self.norm = RMSNorm(decoder.hidden_size, decoder.rms_eps)

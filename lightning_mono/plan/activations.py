@@ -70,6 +70,10 @@ def patchifier_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric:
     if section is None or "patchifier" not in flow.train:
         return 0.0
     hidden, merged = config.decoder.hidden_size, section.width * section.merge**2
+    if section.kind != "conv":
+        inner = {"linear": pixels(config, batch), "two_conv": 2 * batch.visual * merged}
+        cast = pixels(config, batch) * (section.kind == "two_conv" and n.product != PIXEL)
+        return (inner[section.kind] + cast) * n.product
     norm = merged * n.wide + 2 * STATISTIC
     mlp = merged * n.product + 2 * hidden * n.product + hidden * n.weight
     cast = pixels(config, batch) * n.product if n.product != PIXEL else 0.0

@@ -117,16 +117,18 @@ def _sides(
 
 
 def _patchifier(config: MonoConfig, flow: Flow, batch: MicroBatch) -> list[Product]:
-    """Convolution and MLP; pixels need no gradient."""
+    """Pixels need no gradient."""
     section = config.patchifier
     if section is None:
         return []
     trains, hidden = "patchifier" in flow.train, config.decoder.hidden_size
     merged = section.merge**2
+    if section.kind == "linear":
+        return [Product(batch.visual, 3 * section.patch_size**2 * merged * hidden, False, trains)]
     return [
         Product(batch.visual * merged, 3 * section.patch_size**2 * section.width, False, trains),
         Product(batch.visual, section.width * merged * hidden, trains, trains),
-        Product(batch.visual, hidden**2, trains, trains),
+        *([Product(batch.visual, hidden**2, trains, trains)] if section.kind == "conv" else []),
     ]
 
 

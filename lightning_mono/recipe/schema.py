@@ -16,11 +16,12 @@ class PatchifierSection:
     """How pixels become visual tokens."""
 
     kind: str = "conv"
-    """conv: strided convolution, position table, pixel shuffle, MLP (Mono-InternVL)."""
+    """conv: strided convolution, position table, pixel shuffle, MLP (Mono-InternVL). linear: one
+    matrix on raw pixels (Fuyu, SOLO). two_conv: two strided convolutions (EVEv2)."""
     patch_size: int = 14
     """Side of a patch in pixels."""
     width: int = 1024
-    """Channels of a patch embedding."""
+    """Channels of a patch embedding; of no meaning for linear."""
     merge: int = 2
     """Patches merged along each side: merge**2 patches make one token."""
 

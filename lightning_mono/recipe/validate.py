@@ -44,6 +44,7 @@ SOURCES = (
     "table",
 )
 OF_FILES = ("text_files", "jsonl", "llava", "webdataset", "table")
+PATCHIFIERS = ("conv", "linear", "two_conv")
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
 KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton", "triton_recompute")
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
@@ -154,7 +155,7 @@ def _patchifier(recipe: Recipe) -> Iterator[str]:
     section = recipe.model.patchifier
     if section is None:
         return
-    yield from _choice("model.patchifier.kind", section.kind, ("conv",))
+    yield from _choice("model.patchifier.kind", section.kind, PATCHIFIERS)
     yield from _positive(section, "model.patchifier", "patch_size", "width", "merge")
     yield from _positive(recipe.image, "image", "size", "min_tiles", "max_tiles")
     if recipe.image.min_tiles > recipe.image.max_tiles:

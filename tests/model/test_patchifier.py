@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_mono.model import PatchifierConfig
-from lightning_mono.model.patchifier import Patchifier, pixel_shuffle
+from lightning_mono.model import MonoModel, PatchifierConfig
+from lightning_mono.model.config import PATCHIFIER_KINDS, PatchifierKind
+from lightning_mono.model.patchifier import build_patchifier, pixel_shuffle
 from lightning_mono.testing import IMAGE, tiny_config, tiny_model
 
 
@@ -40,9 +44,11 @@ def test_pixel_shuffle_equals_a_loop(
     assert torch.equal(pixel_shuffle(patches, merge, order), torch.stack(tokens, dim=1))
 
 
-def test_a_token_sees_its_square_of_pixels_only() -> None:
+@pytest.mark.parametrize("kind", PATCHIFIER_KINDS)
+def test_a_token_sees_its_square_of_pixels_only(kind: PatchifierKind) -> None:
     torch.manual_seed(0)
-    patchifier = Patchifier(PatchifierConfig(image_size=16, patch_size=4, width=6, merge=2), 16)
+    config = PatchifierConfig(image_size=16, patch_size=4, width=6, merge=2, kind=kind)
+    patchifier = build_patchifier(config, 16)
     pixels = torch.randn(1, 3, 16, 16)
     changed = pixels.clone()
     changed[:, :, 8:, :8] += 1  # lower left: token 2 of 4
@@ -54,9 +60,55 @@ def test_a_token_sees_its_square_of_pixels_only() -> None:
 def test_sizes_follow_from_the_config() -> None:
     config = PatchifierConfig(image_size=448, patch_size=14, width=8, merge=2)
     assert (config.grid, config.tokens_per_tile) == (16, 256)
-    assert Patchifier(config, 4)(torch.zeros(0, 3, 448, 448)).shape == (0, 256, 4)
+    assert build_patchifier(config, 4)(torch.zeros(0, 3, 448, 448)).shape == (0, 256, 4)
     with pytest.raises(ValueError, match=r"100.*28"):
         PatchifierConfig(image_size=100, patch_size=14, width=8, merge=2)
+
+
+def _of_kind(kind: PatchifierKind) -> MonoModel:
+    config = tiny_config()
+    assert config.patchifier is not None
+    return tiny_model(replace(config, patchifier=replace(config.patchifier, kind=kind)))
+
+
+def test_linear_patches_are_one_matrix_product_a_square() -> None:
+    config = PatchifierConfig(image_size=12, patch_size=2, width=1, merge=3, kind="linear")
+    patchifier = build_patchifier(config, 5)
+    pixels = torch.randn(2, 3, 12, 12)
+    kernel = patchifier.last.weight.view(5, 6, 6, 3).permute(0, 3, 1, 2)
+    as_conv = F.conv2d(pixels, kernel, patchifier.last.bias, stride=6)
+    torch.testing.assert_close(patchifier(pixels), as_conv.flatten(2).mT)
+
+
+def test_two_convolutions_read_squares_row_by_row() -> None:
+    config = PatchifierConfig(image_size=16, patch_size=4, width=6, merge=2, kind="two_conv")
+    patchifier = build_patchifier(config, 8)
+    pixels = torch.randn(1, 3, 16, 16)
+    alone = torch.cat(
+        [patchifier(pixels[:, :, r : r + 8, c : c + 8]) for r in (0, 8) for c in (0, 8)], dim=1
+    )
+    torch.testing.assert_close(patchifier(pixels), alone)
+
+
+def test_no_other_kinds() -> None:
+    with pytest.raises(ValueError, match="'vit'; there are conv, linear, two_conv"):
+        PatchifierConfig(image_size=16, patch_size=4, width=6, kind="vit")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["linear", "two_conv"])
+def test_a_saved_model_of_another_kind_is_the_same_model(
+    kind: PatchifierKind, tmp_path: Path
+) -> None:
+    model = _of_kind(kind)
+    model.save_pretrained(tmp_path)
+    again = MonoModel.from_pretrained(tmp_path)
+    assert again.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    vision = json.loads((tmp_path / "config.json").read_text())["vision_config"]
+    assert vision["model_type"] == "mono_patchifier", (
+        "the official code must not read it as its own"
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 16, 12), (1, 1, 16, 16), (1, 3, 20, 20), (3, 16, 16)])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lightning_mono.model import Batch, ExpertsConfig, MonoConfig
+from lightning_mono.model.config import PatchifierKind
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_config
 
@@ -35,6 +38,12 @@ CASES = [
 def named(value: object) -> str:
     """A part of a test's name."""
     return "+".join(value) if isinstance(value, list) else str(value)
+
+
+def of_kind(shape: MonoConfig, kind: PatchifierKind) -> MonoConfig:
+    """The model with another patchifier."""
+    assert shape.patchifier is not None
+    return replace(shape, patchifier=replace(shape.patchifier, kind=kind))
 
 
 def config(placement: str, **decoder: object) -> MonoConfig:

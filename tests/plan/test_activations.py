@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shapes import CASES, config, counted, named, packed
+from shapes import CASES, config, counted, named, of_kind, packed
 from torch import Tensor
 
-from lightning_mono.model import Batch, MonoModel
+from lightning_mono.model import Batch, MonoConfig, MonoModel
+from lightning_mono.model.config import PatchifierKind
 from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import expand, grouped
 from lightning_mono.plan.activations import layer_bytes, loss_bytes, outside_bytes
@@ -24,7 +25,16 @@ DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "64-true": torc
 def test_bytes_are_those_that_autograd_saves(
     words: list[str], placement: str, precision: str, qk_norm: bool
 ) -> None:
-    shape = config(placement, qk_norm=qk_norm)
+    _check(words, precision, config(placement, qk_norm=qk_norm))
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("kind", ["linear", "two_conv"])
+def test_bytes_of_other_patchifiers_are_those_too(kind: PatchifierKind, precision: str) -> None:
+    _check(["patchifier"], precision, of_kind(config("ffn"), kind))
+
+
+def _check(words: list[str], precision: str, shape: MonoConfig) -> None:
     model, batch = tiny_model(shape).train().to(DTYPES[precision]), packed(shape)
     groups = grouped(name for name, _ in model.named_parameters())
     train = expand(words, groups)

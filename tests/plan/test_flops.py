@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from shapes import CASES, config, counted, named, packed
+from shapes import CASES, config, counted, named, of_kind, packed
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_mono.model import MonoConfig
+from lightning_mono.model.config import PatchifierKind
 from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import expand, grouped
 from lightning_mono.plan.flops import count
@@ -21,7 +23,16 @@ from lightning_mono.testing import tiny_model
     ids=named,
 )
 def test_counts_are_exact(words: list[str], placement: str, tied: bool) -> None:
-    shape = config(placement, tied=tied)
+    _check(words, config(placement, tied=tied))
+
+
+@pytest.mark.parametrize("words", [["patchifier"], ["experts"]], ids=named)
+@pytest.mark.parametrize("kind", ["linear", "two_conv"])
+def test_counts_of_other_patchifiers_are_exact(kind: PatchifierKind, words: list[str]) -> None:
+    _check(words, of_kind(config("ffn"), kind))
+
+
+def _check(words: list[str], shape: MonoConfig) -> None:
     model, batch = tiny_model(shape).train(), packed(shape)
     groups = grouped(name for name, _ in model.named_parameters())
     train = expand(words, groups)
