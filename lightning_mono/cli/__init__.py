@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from lightning_mono.arguments import Parser, parse
 from lightning_mono.cli import (
+    ablate,
     bench,
     chat,
     convert,
@@ -25,7 +26,7 @@ from lightning_mono.cli import (
 )
 from lightning_mono.errors import UserError
 
-VERBS = (fit, evaluate, generate, chat, convert, prepare, validate, plan, bench, ls, show)
+VERBS = (fit, evaluate, ablate, generate, chat, convert, prepare, validate, plan, bench, ls, show)
 """In the order in which ``--help`` names them."""
 
 

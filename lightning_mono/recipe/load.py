@@ -17,6 +17,7 @@ from lightning_mono.recipe.schema import Recipe
 from lightning_mono.recipe.validate import problems
 
 MAX_BASES = 4
+STUDIES = "ablations"  # the folder of what is no recipe, but changes one
 _CONTEXT = ("full_key", "object_type", "reference_type")  # lines that OmegaConf adds
 
 
@@ -88,7 +89,7 @@ def find_recipe(name: str | Path) -> Path:
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every recipe in the installed package, in order of their names."""
     root = Path(str(files("lightning_mono.recipes")))
-    found = sorted(root.rglob("*.yaml"))
+    found = sorted(p for p in root.rglob("*.yaml") if p.parent.name != STUDIES)
     return {p.relative_to(root).with_suffix("").as_posix(): p for p in found}
 
 
@@ -146,7 +147,7 @@ def _typed(layers: Sequence[Layer]) -> tuple[DictConfig, list[str]]:
     config: Any = OmegaConf.structured(Recipe)
     found: list[str] = []
     for layer in layers:
-        values = layer.values
+        values = _left_out(config, layer.values)
         while True:
             try:
                 config = OmegaConf.merge(config, values)
@@ -157,6 +158,22 @@ def _typed(layers: Sequence[Layer]) -> tuple[DictConfig, list[str]]:
                 if not key or not _drop(values, key):
                     break
     return config, found
+
+
+def _left_out(config: DictConfig, values: DictConfig) -> DictConfig:
+    """Takes out stages, data sets and sources that a layer sets to null; gives the rest of it."""
+    values = OmegaConf.create(OmegaConf.to_container(values))
+    owners = [(config.stages, values.get("stages")), (config.data, values.get("data"))]
+    owners += [
+        (config.data[name].sources, data.get("sources"))
+        for name, data in (values.get("data") or {}).items()
+        if isinstance(data, DictConfig) and name in config.data
+    ]
+    for known, given in owners:
+        if isinstance(given, DictConfig):
+            for key in [key for key in given if given[key] is None and key in known]:
+                del known[key], given[key]
+    return values
 
 
 def _fill_missing(section: DictConfig, prefix: str = "") -> list[str]:
