@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def reference(self) -> Path:
-        """Logits of text-only prompts before the first step."""
+        """Logits and continuations of text-only prompts before the first step."""
         return self.path / "retention.safetensors"
 
     @property

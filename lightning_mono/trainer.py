@@ -7,7 +7,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from lightning_mono.callbacks.average import WeightAverage
 from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
@@ -24,6 +23,7 @@ from lightning_mono.data.loader import StageData, StagedLoader, stage_loader
 from lightning_mono.journal import Journal
 from lightning_mono.model import Batch
 from lightning_mono.recipe import Recipe
+from lightning_mono.retention.text import HeldOut
 from lightning_mono.runs import RunFolder
 from lightning_mono.stages import StageSchedule
 from lightning_mono.strategies import build_strategy
@@ -38,7 +38,7 @@ def build_callbacks(
     newest: Path | None,
     vocabulary: str,
     order: Mapping[str, str],
-    text: Tensor | None,
+    text: HeldOut | None,
 ) -> list[pl.Callback]:
     """What happens during a run, in the order in which it happens at each step.
 
@@ -48,7 +48,7 @@ def build_callbacks(
         newest: the checkpoint that the run goes on from, if any.
         vocabulary: the tokenizer's mark.
         order: the mark of each data set.
-        text: held-out text, (rows, tokens) int64, where the language is to be watched.
+        text: held-out text, where the language is to be watched.
     """
     section = recipe.trainer
     callbacks: list[pl.Callback] = [StageProgress(schedule)]
@@ -56,7 +56,8 @@ def build_callbacks(
         callbacks.append(WeightAverage(section.ema))
     callbacks.append(JournalCallback(journal, schedule, section.log_every))
     if text is not None:
-        callbacks.append(TextRetention(text, journal, schedule, run.reference))
+        every = recipe.evaluation.retention_every
+        callbacks.append(TextRetention(text, journal, schedule, run.reference, every))
     callbacks += [
         VocabularyMark(vocabulary),
         OrderMark(schedule, order, newest),

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
 
 from lightning_mono import build
 from lightning_mono.backbones import Backbone, load_backbone
 from lightning_mono.callbacks.order import order_mark
-from lightning_mono.callbacks.retention import rows_of
 from lightning_mono.checkpoints.run import latest, read, step_of
 from lightning_mono.data.store import Store
-from lightning_mono.errors import CheckpointError, RecipeError
+from lightning_mono.errors import CheckpointError, DataError, RecipeError
 from lightning_mono.evaluation.evaluate import evaluate
 from lightning_mono.export import trained_model
 from lightning_mono.inference import Assistant
@@ -25,6 +23,7 @@ from lightning_mono.model.decoder import recompute_layers
 from lightning_mono.module import MonoModule
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.validate import needs
+from lightning_mono.retention.text import HeldOut, held_out_text
 from lightning_mono.rounding import restore_text, round_text
 from lightning_mono.runs import (
     RunFolder,
@@ -39,9 +38,6 @@ from lightning_mono.trainer import build_callbacks, build_loader, build_trainer
 
 WEIGHTS = {"bf16-true": torch.bfloat16, "64-true": torch.float64}
 """What the weights are cast to, by precision; float32 for any other."""
-
-RETENTION_WIDTH = 128
-"""Tokens in a row of held-out text."""
 
 
 @dataclass(frozen=True)
@@ -245,16 +241,14 @@ class Session:
         first = examples[0]
         print(f"{source}: {count} skipped, e.g. {first['id']}: {first['reason']}", flush=True)
 
-    def _retention_text(self) -> Tensor | None:
-        """Held-out text, (rows, tokens) int64, where the recipe names some."""
+    def _retention_text(self) -> HeldOut | None:
+        """Held-out text, where the recipe names some."""
         section = self.recipe.evaluation
         if section.retention_source is None:
             return None
         store = build.open_source(section.retention_source)
-        tokenizer = self.mono.renderer.tokenizer
-        ids: list[int] = []
-        for index in range(len(store)):
-            ids += tokenizer.encode(store[index].text + "\n\n", add_special_tokens=False).ids
-            if len(ids) >= section.retention_tokens:
-                break
-        return rows_of(ids, RETENTION_WIDTH, section.retention_tokens)
+        texts = (store[index].text for index in range(len(store)))
+        try:
+            return held_out_text(texts, self.mono.renderer.tokenizer, section.retention_tokens)
+        except DataError as error:
+            raise DataError(f"evaluation.retention_source: {error}") from error

@@ -23,7 +23,6 @@ from lightning_mono.evaluation.benchmark import (
     score,
     write_predictions,
 )
-from lightning_mono.evaluation.quiz import quiz, quiz_items
 from lightning_mono.evaluation.report import AttentionPicture, write_report
 from lightning_mono.inference import Assistant
 from lightning_mono.journal import Journal
@@ -31,8 +30,12 @@ from lightning_mono.model import MonoModel
 from lightning_mono.params import grouped
 from lightning_mono.recipe import Recipe
 from lightning_mono.recipe.schema import BenchmarkSection
+from lightning_mono.retention.quiz import quiz, quiz_items
 from lightning_mono.runs import RunFolder
 from lightning_mono.speed import Speed
+
+DISTANCES = ("kl", "kl_max", "agreement", "followed")
+"""From the model that a run began with; runs of before they were measured lack them."""
 
 
 def evaluate(
@@ -118,6 +121,9 @@ def _retention(journal: Journal) -> dict[str, Any] | None:
         "text_logits_identical": all(record["logits_identical"] for record in ordered),
         "perplexity_before": ordered[0]["perplexity"],
         "perplexity_after": ordered[-1]["perplexity"],
+        "bits_per_byte_before": ordered[0].get("bits_per_byte"),
+        "bits_per_byte_after": ordered[-1].get("bits_per_byte"),
+        **{f"{name}_after": ordered[-1].get(name) for name in DISTANCES},
         "records": ordered,
     }
 

@@ -232,8 +232,12 @@ class EvaluationSection:
     question_only: str | None = None
     """A recipe that trains on the same questions without the images, to compare with."""
     retention_source: SourceSection | None = None
-    """Held-out text for perplexity before and after each stage."""
+    """Held-out text on which the model is compared with what it was, before and after each stage:
+    perplexity, KL, agreement."""
     retention_tokens: int = 4096
+    """Tokens of it, at most; a row of 128 at least."""
+    retention_every: int = 0
+    """Also compare whenever so many steps are done; 0: before and after each stage alone."""
     quiz: bool = False
     """Also the four-way quiz of general knowledge (needs a Debian package)."""
 

@@ -50,6 +50,7 @@ KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton", "triton_reco
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
 OPTIMIZERS = ("adamw", "adamw8bit")
 QUANTIZE = ("none", "nf4", "int8")
+RETENTION_TOKENS = 128
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "64-true")
 
 
@@ -387,6 +388,13 @@ def _evaluation(recipe: Recipe) -> Iterator[str]:
         yield from _benchmark(section.benchmark)
     if section.retention_source is not None:
         yield from _source("evaluation.retention_source", section.retention_source)
+    if section.retention_tokens < RETENTION_TOKENS:
+        yield (
+            f"evaluation.retention_tokens: {section.retention_tokens} must be {RETENTION_TOKENS} "
+            "or more, a row of text"
+        )
+    if section.retention_every < 0:
+        yield f"evaluation.retention_every: {section.retention_every} must be 0 or more"
     if section.question_only is not None:
         from lightning_mono.recipe.load import find_recipe
 

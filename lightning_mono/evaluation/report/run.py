@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Retention:
     max_abs_difference: float
     perplexity: float
     perplexity_tokens: int
+    kl: float | None = None  # nats a token from the untouched model; None: not measured
+    agreement: float | None = None  # share of tokens behind which both hold the same one likeliest
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,12 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _build(kind: type, record: dict[str, Any]) -> Any:
-    values = {name: record[name] for name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    values = {f.name: record[f.name] for f in fields(kind) if f.name in record or _needed(f)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _needed(f: Field[Any]) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
 
 
 def _stages(records: list[dict[str, Any]], last: int) -> list[Stage]:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from lightning_mono import assets
 from lightning_mono.errors import DataError
+from lightning_mono.retention.measures import LanguageModel
 
 FOLDER = "usr/share/games/bsdgames/quiz"
 TOPICS = {  # file of the game: the sentence that its first field completes
@@ -32,12 +32,6 @@ TOPICS = {  # file of the game: the sentence that its first field completes
 }
 CHOICES = 4
 ITEMS_IN_A_BATCH = 8
-
-
-class LanguageModel(Protocol):
-    """What the quiz asks of a model: int64 ids (batch, tokens) in, `.logits` of each out."""
-
-    def __call__(self, input_ids: Tensor) -> Any: ...
 
 
 @dataclass(frozen=True)

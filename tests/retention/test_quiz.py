@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
 from lightning_mono.errors import AssetError, DataError
-from lightning_mono.evaluation.quiz import (
+from lightning_mono.retention.quiz import (
     TOPICS,
     alternatives,
     mean_log_likelihoods,
