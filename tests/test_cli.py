@@ -22,6 +22,7 @@ from .data.conftest import png
 VERBS = (
     "fit",
     "evaluate",
+    "ablate",
     "generate",
     "chat",
     "convert",

@@ -11,6 +11,7 @@ from lightning_mono.build import check_on_meta
 from lightning_mono.data.sources import SOURCES
 from lightning_mono.data.templates import CHAT_TEMPLATES
 from lightning_mono.errors import RecipeError
+from lightning_mono.model.config import PATCHIFIER_KINDS
 from lightning_mono.recipe import load_recipe, load_with_origins, shipped_recipes, to_yaml, validate
 from lightning_mono.recipe.show import with_origins
 from lightning_mono.testing import TINY_RECIPE, tiny_recipe, write_tiny_recipe
@@ -46,6 +47,30 @@ def test_the_words_it_checks_are_those_that_exist() -> None:
     assert set(validate.SOURCES) == set(SOURCES)
     assert set(validate.KERNELS) == {"auto", *KERNELS}
     assert set(validate.CHATS) == set(CHAT_TEMPLATES)
+    assert validate.PATCHIFIERS == PATCHIFIER_KINDS
+
+
+def test_what_is_set_to_null_is_left_out(tmp_path: Path) -> None:
+    more = "{docs: {source: stdlib_docs}, other: {source: easy_vqa}}"
+    text = TINY_RECIPE.replace("{docs: {source: stdlib_docs}}", more)
+    path = write_tiny_recipe(tmp_path, text.replace("data:\n", "data:\n  spare: {sources: {}}\n"))
+    changes = ["stages.first=null", "data.text.sources.other=null", "data.spare=null"]
+    recipe = load_recipe(path, changes)
+    assert list(recipe.stages) == ["second"]
+    assert list(recipe.data) == ["text"]
+    assert list(recipe.data["text"].sources) == ["docs"]
+    (tmp_path / "derived.yaml").write_text("base: tiny.yaml\nstages: {first: null}\n")
+    assert list(load_recipe(tmp_path / "derived.yaml", changes[1:]).stages) == ["second"]
+    again = load_recipe(
+        path, [*changes, "stages.first={duration: 1 epochs, train: [norms], data: text}"]
+    )
+    assert list(again.stages) == ["second", "first"], "it may be given anew"
+
+
+@pytest.mark.parametrize("key", ["stages.frist", "data.txt", "data.text.sources.dogs"])
+def test_leaving_out_what_is_not_there_is_refused(key: str) -> None:
+    with pytest.raises(RecipeError, match=key):
+        tiny_recipe(f"{key}=null")
 
 
 def test_overrides_win_in_order_and_keep_their_type() -> None:

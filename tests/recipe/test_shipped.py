@@ -12,6 +12,7 @@ from lightning_mono.build import check_on_meta, group_names
 from lightning_mono.data.sources import SourceSpec
 from lightning_mono.params import TEXT_PATH, expand, grouped
 from lightning_mono.recipe import Recipe, load_recipe, shipped_recipes
+from lightning_mono.studies.load import load_study
 
 CURRICULA = [name for name in shipped_recipes() if name.endswith(("/evip", "/evip_pp"))]
 STAGES = ["s1_1_concept", "s1_2_semantic", "s1_3_alignment", "s2_instruction"]
@@ -38,7 +39,10 @@ def test_its_commands_are_sound(name: str) -> None:
     run = [words for words in commands(name) if words[0] in ("fit", "plan", "ablate")]
     assert run, "a recipe says how it is run"
     assert run[0][1] == name
-    for _, recipe, *overrides in run:
+    for verb, recipe, *overrides in run:
+        if verb == "ablate":
+            load_study(recipe, overrides)
+            continue
         loaded = load_recipe(recipe, [word for word in overrides if "=" in word])
         assert check_on_meta(loaded) is not None
 
