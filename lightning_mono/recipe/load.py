@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -162,7 +163,7 @@ def _typed(layers: Sequence[Layer]) -> tuple[DictConfig, list[str]]:
 
 def _left_out(config: DictConfig, values: DictConfig) -> DictConfig:
     """Takes out stages, data sets and sources that a layer sets to null; gives the rest of it."""
-    values = OmegaConf.create(OmegaConf.to_container(values))
+    values = copy.deepcopy(values)
     owners = [(config.stages, values.get("stages")), (config.data, values.get("data"))]
     owners += [
         (config.data[name].sources, data.get("sources"))

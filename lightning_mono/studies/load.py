@@ -166,6 +166,7 @@ def _problems(study: Study) -> Iterator[str]:
     names = [arm.name for arm in study.arms]
     if not section.axes:
         yield "axes: there is none, so there is nothing to compare"
+        return
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"axes: two arms are called {name!r}"
     if section.baseline not in names:
@@ -181,11 +182,20 @@ def _problems(study: Study) -> Iterator[str]:
             yield f"measures.{name}.form: {measure.form!r} is neither percent nor number"
         if measure.better not in ("higher", "lower"):
             yield f"measures.{name}.better: {measure.better!r} is neither higher nor lower"
-    for arm in study.arms:
-        owned = {key.partition("=")[0] for key in study.overrides} & {*arm.changes, "seed"}
-        for key in sorted(owned):
-            yield f"arm {arm.name!r} sets {key} itself; do not override it"
-        try:
-            study.recipe(arm, section.seeds[0] if section.seeds else 0)
-        except RecipeError as error:
-            yield from (f"arm {arm.name!r}: {line}" for line in str(error).splitlines())
+    overridden = {word.partition("=")[0] for word in study.overrides}
+    if "seed" in overridden:
+        yield "seed: a study sets it itself; give seeds with --seeds"
+    by_arm = {arm.name: list(_arm_problems(study, arm, overridden)) for arm in study.arms}
+    common = [line for line in by_arm[names[0]] if all(line in o for o in by_arm.values())]
+    yield from common
+    for arm_name, lines in by_arm.items():
+        yield from (f"arm {arm_name!r}: {line}" for line in lines if line not in common)
+
+
+def _arm_problems(study: Study, arm: Arm, overridden: set[str]) -> Iterator[str]:
+    for key in sorted(overridden & set(arm.changes)):
+        yield f"it sets {key} itself; do not override it"
+    try:
+        study.recipe(arm, study.section.seeds[0] if study.section.seeds else 0)
+    except RecipeError as error:
+        yield from str(error).splitlines()

@@ -76,7 +76,7 @@ def test_what_all_runs_change_and_what_the_command_line_does(write_study: Write)
         (("better: lower", "better: less"), "measures.perplexity.better: 'less' is neither"),
         (("    path: retention.perplexity_after\n", ""), "measures.perplexity.path: missing"),
         (("question:", "questoin:"), "questoin: Key 'questoin' not in"),
-        (("optim.lr:", "optim.lrr:"), "arm '0.01': "),
+        (("optim.lr:", "optim.lrr:"), "optim.lrr: Key"),
         (("base: tiny.yaml", "base: tinny"), "no recipe 'tinny'"),
     ],
 )
@@ -94,10 +94,18 @@ def test_every_arm_is_checked_before_any_runs(write_study: Write) -> None:
 
 
 def test_an_override_of_what_an_arm_sets_is_refused(write_study: Write) -> None:
-    assert _refused(write_study(), "optim.lr=1") == [
-        "arm '0.01' sets optim.lr itself; do not override it",
-        "arm '0.03' sets optim.lr itself; do not override it",
+    assert _refused(write_study(), "optim.lr=1") == ["it sets optim.lr itself; do not override it"]
+    axes = "rate:\n    a: {optim.lr: 0.01}\n    b: {}"
+    path = write_study(("optim.lr: [0.01, 0.03]", axes), ('"0.01"', "b"))
+    assert _refused(path, "optim.lr=1", "seed=3") == [
+        "seed: a study sets it itself; give seeds with --seeds",
+        "arm 'a': it sets optim.lr itself; do not override it",
     ]
+
+
+def test_what_is_wrong_in_all_arms_is_said_once(write_study: Write) -> None:
+    (line,) = _refused(write_study(), "optim.epss=1")
+    assert "optim.epss" in line
 
 
 def test_an_unknown_study_names_its_nearest_neighbour() -> None:
