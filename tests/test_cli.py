@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from .data.conftest import png
 VERBS = (
     "fit",
     "evaluate",
+    "retention",
     "generate",
     "chat",
     "convert",
@@ -58,8 +60,7 @@ def test_the_installed_command_lists_every_verb() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in VERBS:
-        assert f"    {verb} " in done.stdout
+    assert set(VERBS) == set(re.findall(r"^    ([a-z]+)", done.stdout, re.MULTILINE))
 
 
 @pytest.mark.parametrize("verb", VERBS)

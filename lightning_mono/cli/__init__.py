@@ -20,12 +20,26 @@ from lightning_mono.cli import (
     ls,
     plan,
     prepare,
+    retention,
     show,
     validate,
 )
 from lightning_mono.errors import UserError
 
-VERBS = (fit, evaluate, generate, chat, convert, prepare, validate, plan, bench, ls, show)
+VERBS = (
+    fit,
+    evaluate,
+    retention,
+    generate,
+    chat,
+    convert,
+    prepare,
+    validate,
+    plan,
+    bench,
+    ls,
+    show,
+)
 """In the order in which ``--help`` names them."""
 
 
