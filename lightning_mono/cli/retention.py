@@ -56,14 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
     known = named_run(arguments.target)
     base = open_reader(arguments.against) if arguments.against else untouched(arguments.target)
     section = known[1].evaluation if known else EvaluationSection()
-    if arguments.text is None and section.retention_source is not None:
-        text = documents(section.retention_source)
-    else:
-        text = text_of(arguments.text or TEXT)
+    ours = section.retention_source if arguments.text is None else None
     comparison, findings = compare(
         base,
         loading,
-        text,
+        documents(ours) if ours else text_of(arguments.text or TEXT),
         arguments.tokens or section.retention_tokens,
         quiz_items() if arguments.quiz else [],
         "cuda" if torch.cuda.is_available() else "cpu",

@@ -22,6 +22,7 @@ from lightning_mono.harness.requests import (
     Scoring,
     cut,
     scores,
+    usable,
     whole_number,
 )
 from lightning_mono.inference import Assistant
@@ -73,7 +74,7 @@ class LightningMono(TemplateLM):
         if dtype not in (None, "float32", "bfloat16"):
             raise HarnessError(f"dtype: {dtype!r} is none of float32, bfloat16")
         weights = None if dtype is None else getattr(torch, dtype)
-        self.assistant = Assistant.from_pretrained(pretrained, device=device, dtype=weights)
+        self.assistant = Assistant.from_pretrained(pretrained, device=usable(device), dtype=weights)
         self.pretrained = pretrained
         self.batch_size = whole_number("batch_size", batch_size)
         self.words = self.assistant.renderer.tokenizer

@@ -13,7 +13,14 @@ import torch
 from PIL import Image
 
 from lightning_mono.data.sample import Exchange
-from lightning_mono.harness.requests import Decoding, HarnessError, Scoring, scores, whole_number
+from lightning_mono.harness.requests import (
+    Decoding,
+    HarnessError,
+    Scoring,
+    scores,
+    usable,
+    whole_number,
+)
 from lightning_mono.inference import Assistant
 
 try:
@@ -54,7 +61,7 @@ class LightningMono(lmms):
         if dtype not in (None, "float32", "bfloat16"):
             raise HarnessError(f"dtype: {dtype!r} is none of float32, bfloat16")
         weights = None if dtype is None else getattr(torch, dtype)
-        self.assistant = Assistant.from_pretrained(pretrained, device=device, dtype=weights)
+        self.assistant = Assistant.from_pretrained(pretrained, device=usable(device), dtype=weights)
         self.batch_size = whole_number("batch_size", batch_size)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

@@ -130,3 +130,9 @@ def whole_number(name: str, value: int | str) -> int:
     if not str(value).isdecimal() or int(value) < 1:
         raise HarnessError(f"{name}: {value!r} must be a whole number of 1 or more")
     return int(value)
+
+
+def usable(device: str | None) -> str | None:
+    """The device, or None where it is a GPU and there is none: harnesses ask for one unasked."""
+    asked = device or ""
+    return None if asked.startswith("cuda") and not torch.cuda.is_available() else device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Comparison:
         self,
         base: Reader,
         like: Reader,
-        text: Sequence[str],
+        text: Iterable[str],
         tokens: int,
         items: Sequence[Item] = (),
         device: str = "cpu",
@@ -103,7 +103,7 @@ class Comparison:
 def compare(
     base: Reader,
     loading: Sequence[Callable[[], Reader]],
-    text: Sequence[str],
+    text: Iterable[str],
     tokens: int,
     items: Sequence[Item],
     device: str,
@@ -153,13 +153,13 @@ def common_words(one: Reader, other: Reader) -> tuple[Tokenizer, int]:
     return small.tokenizer, max(words.values()) + 1
 
 
-def documents(section: SourceSection) -> list[str]:
-    """The texts of a data source."""
+def documents(section: SourceSection) -> Iterator[str]:
+    """The texts of a data source, as they are asked for."""
     store = build.open_source(section)
-    return [text for index in range(len(store)) if (text := store[index].text)]
+    return (store[index].text for index in range(len(store)))
 
 
-def text_of(name: str) -> list[str]:
+def text_of(name: str) -> Iterable[str]:
     """The documents of a UTF-8 text file, or of a data source's test split.
 
     Raises:

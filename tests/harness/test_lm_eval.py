@@ -172,7 +172,7 @@ def test_the_command_counts_the_quiz_as_we_do(text_model: Path, tmp_path: Path) 
     def command(pretrained: Path) -> subprocess.CompletedProcess[str]:
         words = ["--model", "lightning_mono", "--model_args", f"pretrained={pretrained}"]
         words += ["--tasks", "capitals", "--include_path", str(tasks), "--batch_size", "16"]
-        words += ["--device", "cpu", "--output_path", str(tmp_path / "results")]
+        words += ["--output_path", str(tmp_path / "results")]
         module = "lightning_mono.harness.lm_eval"
         return subprocess.run(
             [sys.executable, "-m", module, *words],
