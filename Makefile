@@ -1,11 +1,12 @@
 # `make demo` sets everything up and runs the quickstart; `make test` sets up and runs the tests.
 PYTHON ?= python3
 VENV ?= .venv
+HARNESS ?= .venv-harness
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test test-slow lint types format clean
+.PHONY: demo test test-slow test-harness lint types format clean
 
 demo: $(STAMP)
 	$(BIN)/lightning-mono fit quickstart --resume
@@ -17,6 +18,12 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# In an environment of their own: the harnesses bring a hundred packages.
+test-harness:
+	test -d $(HARNESS) || $(PYTHON) -m venv $(HARNESS)
+	$(HARNESS)/bin/python -m pip install --quiet --editable '.[dev,lm-eval,lmms-eval]'
+	$(HARNESS)/bin/python -P -m pytest -m harness tests/harness
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

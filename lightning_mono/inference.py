@@ -118,7 +118,19 @@ class Assistant:
                 ``MonoModel.generate``.
         """
         prompts = [self.renderer.prompt(question, images) for images, question in items]
-        answers = [self.new_answer(stop) for _ in items]
+        answers = self.complete(prompts, max_new_tokens, stop=stop, **sampling)
+        return [answer.text for answer in answers]
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        *,
+        stop: Sequence[str] = (),
+        **sampling: Any,
+    ) -> list[Answer]:
+        """Answers a batch of prompts, rendered or other; arguments as in :meth:`answer`."""
+        answers = [self.new_answer(stop) for _ in prompts]
         steps = self.model.stream(
             **self.inputs(prompts),
             max_new_tokens=max_new_tokens,
@@ -131,7 +143,7 @@ class Assistant:
                     answer.add(token)
             if all(answer.done for answer in answers):
                 break
-        return [answer.text for answer in answers]
+        return answers
 
     def stream(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ VERBS = (
     "fit",
     "evaluate",
     "ablate",
+    "retention",
     "generate",
     "chat",
     "convert",
@@ -59,8 +61,7 @@ def test_the_installed_command_lists_every_verb() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in VERBS:
-        assert f"    {verb} " in done.stdout
+    assert set(VERBS) == set(re.findall(r"^    ([a-z]+)", done.stdout, re.MULTILINE))
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -21,12 +21,27 @@ from lightning_mono.cli import (
     ls,
     plan,
     prepare,
+    retention,
     show,
     validate,
 )
 from lightning_mono.errors import UserError
 
-VERBS = (fit, evaluate, ablate, generate, chat, convert, prepare, validate, plan, bench, ls, show)
+VERBS = (
+    fit,
+    evaluate,
+    retention,
+    ablate,
+    generate,
+    chat,
+    convert,
+    prepare,
+    validate,
+    plan,
+    bench,
+    ls,
+    show,
+)
 """In the order in which ``--help`` names them."""
 
 

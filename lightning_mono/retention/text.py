@@ -45,7 +45,7 @@ def held_out_text(
     token, as a tokenizer may drop blanks, count with the next token that has any.
 
     Args:
-        texts: documents; no more are taken than are needed.
+        texts: documents; no more are taken than are needed, and empty ones are none.
         tokenizer: of the models that are to read them; no special tokens are added.
         tokens: at most so many.
 
@@ -55,7 +55,7 @@ def held_out_text(
     ids: list[int] = []
     ends: list[int] = []  # bytes of the text up to the end of each token
     before = 0
-    for text in texts:
+    for text in filter(None, texts):
         document = text + BETWEEN
         encoding = tokenizer.encode(document, add_special_tokens=False)
         ids += encoding.ids
