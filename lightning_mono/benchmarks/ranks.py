@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -119,6 +120,8 @@ def launch(devices: int, work: Callable[[World], Any]) -> Any:
     Raises:
         UserError: what any of them has raised.
     """
+    # One that is told to stop, since another cannot go on, is nothing to be told.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         try:
             multiprocessing.start_processes(

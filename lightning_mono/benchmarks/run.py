@@ -15,6 +15,7 @@ from lightning_mono.benchmarks.page import write_page
 from lightning_mono.benchmarks.ranks import World
 from lightning_mono.benchmarks.results import as_json, averages, write_json, write_samples
 from lightning_mono.benchmarks.score import Metric, Scored, make_metric, score
+from lightning_mono.errors import DataError
 from lightning_mono.inference import Assistant
 from lightning_mono.metrics import Judge
 
@@ -65,6 +66,10 @@ def run_benchmarks(
 
     def begin() -> str:
         """What can be wrong is wrong before anything is asked."""
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{out}: cannot be made: {error.strerror}; give another") from error
         metrics.update((b.name, make_metric(b, kept[b.name])) for b in benchmarks)
         return model_digest(assistant)
 

@@ -253,7 +253,9 @@ def _choice(row: Row) -> Family:
 
 
 def _yes_no(row: Row) -> Family:
-    return {"group": row["image_path"] or row["image"]}, {"group": "image_path"}
+    """Without paths, the two questions of an image share the index of the row that has it."""
+    shared = row["image"] if len(row["image"]) <= LONGEST_INDEX else row["index"]
+    return {"group": row["image_path"] or shared}, {"group": "image_path"}
 
 
 def _hallusion(row: Row) -> Family:

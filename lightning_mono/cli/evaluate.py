@@ -104,7 +104,7 @@ def _place(target: str) -> Path:
     """Where results go: into a run's folder; of other models, below the working directory."""
     if (Path(target) / "recipe.yaml").is_file():
         return Path(target) / "benchmarks"
-    return Path("benchmarks") / Path(target).name
+    return Path("benchmarks") / Path(target).resolve().name
 
 
 def _question_only(target: str, benchmarks: list[Any]) -> Others:

@@ -111,6 +111,16 @@ def test_an_image_may_be_that_of_another_row(table: Table) -> None:
     assert items[1].images[0] is items[0].images[0], "an image that is shared is kept once"
 
 
+def test_questions_of_one_image_are_known_by_its_path_or_its_row(table: Table) -> None:
+    both = [{"index": n, "answer": "Yes", "category": "color"} for n in (4, 5)]
+    for further in ({"image_path": "a.png"}, {"image": "4"}):
+        rows = [both[0], {**both[1], **further}]
+        if "image_path" in further:
+            rows[0] = {**rows[0], **further}
+        first, second = (item.question for item in read(table, "MME", *rows).items)
+        assert first == second
+
+
 def test_images_by_path_lie_beside_the_file_or_in_its_folder(table: Table, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(RED)
     folder = tmp_path / "images" / "GQA_TestDev_Balanced"
