@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from lightning_mono.errors import DataError
 from lightning_mono.metrics import matches, normalise
@@ -89,10 +89,9 @@ def run_benchmark(
         for sample in samples
         for number, exchange in enumerate(sample.exchanges)
     ]
-    order = sorted(range(len(asked)), key=lambda i: (len(asked[i][0]), len(asked[i][3].question)))
+    lengths = [(len(images), len(exchange.question)) for images, _, _, exchange in asked]
     said: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for rows in batches(lengths, batch_size):
         items = [(asked[row][0], asked[row][3].question) for row in rows]
         said.update(zip(rows, model.answer(items, max_new_tokens), strict=True))
     return [
@@ -107,6 +106,19 @@ def run_benchmark(
         )
         for row, (_, identity, image, exchange) in enumerate(asked)
     ]
+
+
+def batches(lengths: Sequence[Any], size: int) -> list[list[int]]:
+    """Put places of similar length together, `size` at a time; the last batch may be smaller.
+
+    It depends on the lengths and on nothing else, so that whoever deals the batches out, they are
+    the same batches.
+
+    >>> batches([30, 10, 20], 2)
+    [[1, 2], [0]]
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def score(

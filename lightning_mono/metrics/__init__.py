@@ -1,7 +1,7 @@
 """Measures of the field's benchmarks, as torchmetrics: right on one process and over many."""
 
 from lightning_mono.metrics.accuracy import ExactMatch, matches, normalise
-from lightning_mono.metrics.anls import ANLS
+from lightning_mono.metrics.anls import ANLS, EditSimilarity
 from lightning_mono.metrics.answers import AnswerMetric, Question
 from lightning_mono.metrics.averages import MULTIMODAL, QUESTIONS, average
 from lightning_mono.metrics.boxes import BoxAccuracy, BoxQuestion
@@ -44,6 +44,7 @@ __all__ = [
     "Choice",
     "ChoiceAccuracy",
     "CircularAccuracy",
+    "EditSimilarity",
     "ExactMatch",
     "HallusionQuestion",
     "HallusionScore",

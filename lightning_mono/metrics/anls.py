@@ -1,4 +1,4 @@
-"""Average normalised Levenshtein similarity, of documents and infographics (DocVQA, InfoVQA)."""
+"""Edit distances: ANLS of documents and infographics (DocVQA, InfoVQA), and of whole pages."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ class ANLS(AnswerMetric[Question]):
         """Return the similarity to the nearest answer, or 0."""
         best = max(similarity(prediction, answer) for answer in question.answers)
         return (best if best >= THRESHOLD else 0.0,)
+
+
+class EditSimilarity(AnswerMetric[Question]):
+    """Mean over the questions of the best similarity to a right answer, between 0 and 1.
+
+    1 minus the normalised edit distance, the measure of reading a whole page. There is no threshold
+    as in ANLS, which is made for answers of a few words, where half of the letters are no answer;
+    of a page read, half of the letters are half of it. Results: `similarity`, `similarity/<kind>`.
+    """
+
+    columns = ("similarity",)
+
+    def check(self, question: Question) -> None:
+        """Refuse a question without an answer."""
+        if not question.answers:
+            raise ValueError("it has no answer")
+
+    def measure(self, prediction: str, question: Question) -> tuple[float, ...]:
+        """Return the similarity to the nearest answer."""
+        return (max(similarity(prediction, answer) for answer in question.answers),)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mono.metrics.accuracy import ExactMatch
-from lightning_mono.metrics.anls import ANLS
+from lightning_mono.metrics.anls import ANLS, EditSimilarity
 from lightning_mono.metrics.answers import AnswerMetric, HasKind, Question
 from lightning_mono.metrics.boxes import BoxAccuracy, BoxQuestion
 from lightning_mono.metrics.choices import Choice, ChoiceAccuracy, CircularAccuracy
@@ -71,6 +71,7 @@ METRICS: Mapping[str, Scoring] = {
     "nocaps": _CIDER,
     "ocrbench": Scoring(OCRBenchScore, Question, "total", scale=1.0),
     "okvqa": _VQA,
+    "reading": Scoring(EditSimilarity, Question, "similarity"),
     "refcoco": _BOX,
     "scienceqa": _CHOICE,  # an exact match of the option's letter
     "seed": _CHOICE,

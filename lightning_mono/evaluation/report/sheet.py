@@ -30,7 +30,7 @@ def sample(
             by_image.setdefault(prediction.image, []).append(prediction)
     return [
         Card(picture(images[name], name), _varied(by_image[name], questions))
-        for name in _spread(list(by_image), cards)
+        for name in spread(list(by_image), cards)
     ]
 
 
@@ -40,11 +40,12 @@ def mistakes(
     """Take wrong answers at even distances through the test set, one a picture."""
     wrong = {p.image: p for p in predictions if not p.correct and p.image in images}
     return [
-        Card(picture(images[p.image], p.image), [p]) for p in _spread(list(wrong.values()), cards)
+        Card(picture(images[p.image], p.image), [p]) for p in spread(list(wrong.values()), cards)
     ]
 
 
-def _spread(items: Sequence[T], count: int) -> list[T]:
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Take `count` items at even distances; all, where there are no more."""
     if len(items) <= count:
         return list(items)
     return [items[(2 * i + 1) * len(items) // (2 * count)] for i in range(count)]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lightning_mono.evaluation.report import figures, sheet, words
 from lightning_mono.evaluation.report.attention import AttentionPicture, overlay
+from lightning_mono.evaluation.report.pages import environment
 from lightning_mono.evaluation.report.run import Journal, Run, read_journal, read_run
 from lightning_mono.evaluation.report.svg import figure_svg, picture, png_uri
 
@@ -44,7 +44,7 @@ def write_report(
     found = read_run(run)
     language = None if language_run is None else read_journal(language_run / "journal.jsonl")
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             run=found,
@@ -61,19 +61,6 @@ def write_report(
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, path)
     return path
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=lambda name: name is not None and not name.endswith(".css"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    named = {f.__name__: f for f in (words.percent, words.count, words.duration, words.small)}
-    environment.filters.update(named, part_name=figures.part_name)
-    return environment
 
 
 def _chart(name: str, description: str, draw: Callable[[float], Figure]) -> dict[str, Markup]:

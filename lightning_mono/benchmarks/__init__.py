@@ -1,0 +1,1 @@
+"""Benchmarks as data: read, asked, scored, told."""
