@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_mono.metrics import ANLS, Question, RelaxedAccuracy
+from lightning_mono.metrics import ANLS, EditSimilarity, Question, RelaxedAccuracy
 from lightning_mono.metrics.anls import edit_distance, similarity
 from lightning_mono.metrics.relaxed import relaxed_match
 
@@ -106,3 +106,15 @@ def test_relaxed_accuracy_strips_takes_the_best_answer_and_splits_by_kind() -> N
 def test_the_tolerance_is_five_per_cent(answer: float, off: float) -> None:
     if abs(off - 0.05) > 1e-6:
         assert relaxed_match(repr(answer * (1 + off)), repr(answer)) == (off < 0.05)
+
+
+@pytest.mark.parametrize(
+    ("said", "answers", "score"),
+    [("abcd", ("abxx",), 0.5), ("abcd", ("axxx", "xxxx"), 0.25), ("", ("page",), 0.0)],
+)
+def test_of_a_page_what_is_read_counts_below_a_half_too(
+    said: str, answers: tuple[str, ...], score: float
+) -> None:
+    metric = EditSimilarity({"q": Question(answers)})
+    metric.update([said], ["q"])
+    assert metric.compute()["similarity"].item() == pytest.approx(score)
