@@ -120,6 +120,7 @@ def test_a_lost_or_foreign_reference_is_refused(recipe_file: Path) -> None:
     fit(load_recipe(recipe_file, ["evaluation.retention_source=null"]), resume=True)
 
 
+@pytest.mark.slow
 def test_text_that_is_too_short_and_settings_that_make_no_sense(recipe_file: Path) -> None:
     (recipe_file.parent / "short").mkdir()
     for number in range(8):
@@ -132,6 +133,7 @@ def test_text_that_is_too_short_and_settings_that_make_no_sense(recipe_file: Pat
             load_recipe(recipe_file, [f"evaluation.{change}"])
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_stop_the_run(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

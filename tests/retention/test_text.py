@@ -16,7 +16,8 @@ TOKENIZER: Tokenizer = tiny_backbone().tokenizer
 
 
 def plain(texts: list[str]) -> list[int]:
-    ids = (TOKENIZER.encode(text + "\n\n", add_special_tokens=False).ids for text in texts)
+    documents = [text + "\n\n" for text in texts if text]
+    ids = (TOKENIZER.encode(text, add_special_tokens=False).ids for text in documents)
     return [i for document in ids for i in document]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ import pytest
 
 from lightning_mono import cli
 from lightning_mono.backbones import train_bpe
+from lightning_mono.backbones.tokenizer_files import TokenizerFiles
+from lightning_mono.inference import Assistant, make_renderer
 from lightning_mono.journal import Journal
+from lightning_mono.model import MonoModel
 from lightning_mono.recipe import load_recipe
-from lightning_mono.testing import tiny_model
+from lightning_mono.testing import tiny_backbone, tiny_model
 from lightning_mono.training import fit
 
 SEES = """
 name: sees
 out: {folder}/sees
 model:
-  backbone: {folder}/run/model
+  backbone: {folder}/llm
   patchifier: {{patch_size: 4, width: 8, merge: 2}}
 image: {{size: 16}}
 optim: {{lr: 1.0e-2}}
@@ -42,20 +46,19 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def runs(recipe_file: Path) -> Path:
-    """The folder of two runs: a language model, and one that sees and was made from it."""
-    text_only = ["model.patchifier=null", "model.experts.ffn=none", "model.experts.attention=none"]
-    fit(load_recipe(recipe_file, [*text_only, *LANGUAGE, "trainer.max_steps=4"]))
-    path = recipe_file.parent / "sees.yaml"
-    path.write_text(SEES.format(folder=recipe_file.parent))
+    """The folder of a run that sees, of the LLM it was made from, and of one without such."""
+    folder = recipe_file.parent
+    backbone = tiny_backbone()
+    model = MonoModel.graft(backbone)
+    renderer = make_renderer(model, backbone.tokenizer, "plain", None)
+    files = TokenizerFiles.of_backbone(backbone)
+    Assistant(model, renderer, "plain", files).save(folder / "llm")
+    path = folder / "sees.yaml"
+    path.write_text(SEES.format(folder=folder))
     fit(load_recipe(path))
-    return recipe_file.parent
-
-
-LANGUAGE = [
-    f"stages.{stage}.{key}"
-    for stage in ("concept", "alignment")
-    for key in ("data=words", "train=[text]")
-]
+    (folder / "run").mkdir()
+    shutil.copy(recipe_file, folder / "run" / "recipe.yaml")
+    return folder
 
 
 def found(capsys: Captured, *arguments: str) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def test_each_stage_of_a_run(runs: Path, capsys: Captured) -> None:
 
     line = refused(capsys, f"{sees}/nothing")
     assert "no stage 'nothing' that has ended (concept, alignment)" in line
-    line = refused(capsys, str(runs / "run"))
+    line = refused(capsys, str(runs / "run" / "language"))
     assert "trained its language model from nothing" in line
     assert "--against" in line
     (tokenizer := runs / "other").mkdir()
