@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -46,12 +46,12 @@ def map_figure(look: Look, layer: int) -> Figure:
         figure = Figure(figsize=(7.6, 7.0), layout="constrained")
         axes = figure.subplots()
         norm = LogNorm(1e-4, 1.0)
-        axes.imshow(
-            np.clip(look.maps[layer], 1e-4, 1), cmap=HEAT, norm=norm, interpolation="nearest"
-        )
-        _title(axes, f"Layer {layer}, mean over heads: what each token (down) looks at (across)")
+        seen = _seen(np.clip(look.maps[layer], 1e-4, 1))
+        axes.imshow(seen, cmap=HEAT, norm=norm, interpolation="nearest")
         _colour_bar(figure, axes, norm, HEAT, "share of a row's attention")
-        _bands(axes, look)
+        _bands(figure, axes, look)
+        title = f"Layer {layer}, mean over heads: what each token (down) looks at (across)"
+        _headline(figure, title)
         return figure
 
 
@@ -103,7 +103,7 @@ def row_figure(look: Look, row: Row, title: str) -> Figure:
             norm = Normalize(0, 100 * most)
             label = "share of attention a cell, %"
             part.colorbar(ScalarMappable(norm, HEAT), ax=[whole, tiles, *rest], label=label)
-        figure.suptitle(title, size=10.5, color=INK, x=0.01, ha="left")
+        _headline(figure, title)
         return figure
 
 
@@ -154,10 +154,11 @@ def difference_figure(before: Look, after: Look, layer: int, names: tuple[str, s
         panels = figure.subplots(1, 2, width_ratios=[3, 2]) if pictures else [figure.subplots()]
         axes = panels[0]
         norm = _two_sided(change)
-        axes.imshow(change, cmap=DIFFERENCE, norm=norm, interpolation="nearest")
-        _title(axes, f"Layer {layer}, mean over heads: {names[1]} minus {names[0]}")
+        axes.imshow(_seen(change), cmap=DIFFERENCE, norm=norm, interpolation="nearest")
+        _title(axes, "what each token (down) looks at (across)")
         _colour_bar(figure, axes, norm, DIFFERENCE, "change in share of a row's attention")
-        _bands(axes, before, asked)
+        _bands(figure, axes, before, asked)
+        _headline(figure, f"Layer {layer}, mean over heads: {names[1]} minus {names[0]}")
         if pictures:
             heat = before.pictures[0].heat(change[-1]).whole
             _changed_picture(figure, panels[1], before.pictures[0], heat)
@@ -179,7 +180,7 @@ def measures_figure(look: Look) -> Figure:
             axes.plot(layers, by_head.mean(1), color=KINDS["image"], linewidth=1.8)
             axes.set_title(f"{measure.title}\n{measure.unit}", loc="left", size=9, color=INK)
             axes.grid(axis="y")
-            axes.set_ylim(0, 1.02 if measure.unit == "share" else None)
+            axes.set_ylim(0, 1.04 if measure.unit == "share" else None)
             axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in list(figure.axes)[len(look.measures) :]:
             axes.set_axis_off()
@@ -208,7 +209,7 @@ def _panels(look: Look, rows: Sequence[Row], titles: Sequence[str], title: str) 
     down = -(-len(rows) // across)
     shape = min(max(seen.image.height / seen.image.width, 0.4), 1.6)
     with house_style():
-        size = (max(1.5 * across, 6.4), 0.7 + (1.5 * shape + 0.35) * down)
+        size = (max(1.5 * across, 6.4), 0.5 + (1.5 * shape + 0.35) * down)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).flat
         for axes, row, name in zip(panels, rows, titles, strict=False):
@@ -217,7 +218,7 @@ def _panels(look: Look, rows: Sequence[Row], titles: Sequence[str], title: str) 
             axes.set_title(name, size=8, color=INK, pad=3)
         for axes in figure.axes[len(rows) :]:
             axes.set_axis_off()
-        figure.suptitle(title, size=10.5, color=INK, x=0.01, ha="left")
+        _headline(figure, title)
         return figure
 
 
@@ -267,7 +268,7 @@ def _changed_picture(figure: Figure, axes: Axes, seen: Seen, change: Cells) -> N
     _colour_bar(figure, axes, norm, DIFFERENCE, "change in share a cell")
 
 
-def _bands(axes: Axes, look: Look, columns: int | None = None) -> None:
+def _bands(figure: Figure, axes: Axes, look: Look, columns: int | None = None) -> None:
     """The kinds of tokens along both axes, named; words too where there is room."""
     columns = len(look.tokens) if columns is None else columns
     width = max(0.012 * columns, 0.5)
@@ -290,16 +291,10 @@ def _bands(axes: Axes, look: Look, columns: int | None = None) -> None:
                 line(at, color="white", linewidth=0.7, alpha=0.8)
     axes.set_xlim(start, columns - 0.5)
     axes.set_ylim(columns - 0.5, start)
-    axes.legend(
-        found.values(),
-        [kind if kind != "system" else "system prompt" for kind in found],
-        loc="lower left",
-        bbox_to_anchor=(0, -0.02) if columns > NAMED else (0, -0.24),
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-        borderaxespad=0,
-    ).set_in_layout(True)
+    names = [kind if kind != "system" else "system prompt" for kind in found]
+    figure.legend(
+        list(found.values()), names, loc="outside lower left", ncols=4, frameon=False, fontsize=9
+    )
     axes.spines["bottom"].set_visible(False)
     if columns <= NAMED:
         words = [_short(text) for text in look.tokens[:columns]]
@@ -313,9 +308,22 @@ def _colour_bar(figure: Figure, axes: Axes, norm: Normalize, cmap: str, label: s
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def _two_sided(change: NDArray[np.float32]) -> TwoSlopeNorm:
+def _two_sided(change: NDArray[np.float32]) -> SymLogNorm:
+    """Both ways alike; logarithmic, for most changes are far smaller than the greatest."""
     most = max(float(np.abs(change).max()), 1e-6)
-    return TwoSlopeNorm(0.0, -most, most)
+    return SymLogNorm(most / 100, vmin=-most, vmax=most)
+
+
+def _seen(cells: NDArray[np.float32]) -> np.ma.MaskedArray:
+    """A map without the keys that come after a query, which are drawn as nothing."""
+    return np.ma.masked_array(cells, np.triu(np.ones(cells.shape, bool), 1))
+
+
+def _headline(figure: Figure, text: str) -> None:
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.set(w_pad=0.12, h_pad=0.08)
+    figure.suptitle(text, size=10.5, color=INK, x=0.01, ha="left")
 
 
 def _title(axes: Axes, text: str) -> None:
@@ -340,5 +348,6 @@ def _quoted(look: Look, token: int, most: int = 24) -> str:
 
 def _short(text: str, most: int = 10) -> str:
     """A token's words as an axis can hold them; a dollar sign would begin a formula."""
-    text = text.replace("\n", "⏎").replace("$", r"\$")
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    text = "".join(c if c.isprintable() else "□" for c in text.replace("\n", "⏎"))
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text.replace("$", r"\$")

@@ -21,6 +21,9 @@ from lightning_mono.data.images import decode
 from lightning_mono.inference import Assistant, Picture
 from lightning_mono.model.batch import Batch
 
+CELL = "▪"
+"""How the token of a piece of a picture is written."""
+
 Row = NDArray[np.float32]
 """A row of attention, (columns,): what one position gives to each that it sees."""
 
@@ -54,6 +57,7 @@ class Look:
     Attributes:
         tokens: the text of each column.
         said: the text of each token of the answer, what ended it included.
+        answer: the text of all of them, without what ended it.
         segments: what the columns are.
         pictures: those of the prompt.
         prompt: columns of the prompt.
@@ -66,6 +70,7 @@ class Look:
 
     tokens: list[str]
     said: list[str]
+    answer: str
     segments: list[Segment]
     pictures: list[Seen]
     prompt: int
@@ -78,11 +83,6 @@ class Look:
     def layers(self) -> list[int]:
         """Those that were captured."""
         return list(self.maps)
-
-    @property
-    def answer(self) -> str:
-        """All that was said, what ended it included."""
-        return "".join(self.said).strip()
 
     def row(self, layer: int, token: int, head: int | None = None) -> Row:
         """The attention that predicted a token of the answer, (columns,).
@@ -134,6 +134,9 @@ def look(
         **inputs, max_new_tokens=max_new_tokens, stop_ids=renderer.stop_ids, **sampling
     )
     said = [int(step[0]) for step in islice(steps, max_new_tokens)]
+    answer = assistant.new_answer()
+    for token in said:
+        answer.add(token)
     asked = len(prompt.input_ids)
     ids = [*prompt.input_ids.tolist(), *said[:-1]]
     batch = _read_again(assistant, ids, asked, said, inputs.get("pixel_values"))
@@ -150,8 +153,12 @@ def look(
         watches.append(measures)
     model.hidden(batch, watch=both(*watches))
     return Look(
-        tokens=[_text(assistant, i) for i in ids],
+        tokens=[
+            CELL if visual else _text(assistant, i)
+            for i, visual in zip(ids, batch.layout.mask[0].tolist(), strict=True)
+        ],
         said=[_text(assistant, i) for i in said],
+        answer=answer.text,
         segments=segments(_kinds(assistant, ids, prompt.question_at, asked)),
         pictures=_pictures(assistant, images, batch.layout.mask[0]),
         prompt=asked,

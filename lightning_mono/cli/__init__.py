@@ -19,6 +19,7 @@ from lightning_mono.cli import (
     fit,
     generate,
     ls,
+    maps,
     plan,
     prepare,
     show,
@@ -26,7 +27,21 @@ from lightning_mono.cli import (
 )
 from lightning_mono.errors import UserError
 
-VERBS = (fit, evaluate, ablate, generate, chat, convert, prepare, validate, plan, bench, ls, show)
+VERBS = (
+    fit,
+    evaluate,
+    ablate,
+    generate,
+    chat,
+    maps,
+    convert,
+    prepare,
+    validate,
+    plan,
+    bench,
+    ls,
+    show,
+)
 """In the order in which ``--help`` names them."""
 
 
