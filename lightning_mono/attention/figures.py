@@ -305,6 +305,11 @@ def _bands(figure: Figure, axes: Axes, look: Look, columns: int | None = None) -
 
 def _colour_bar(figure: Figure, axes: Axes, norm: Normalize, cmap: str, label: str) -> None:
     bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, shrink=0.8, label=label)
+    if isinstance(norm, SymLogNorm):
+        most = float(norm.vmax or 0.0)
+        ticks = [-most, -most / 10, 0.0, most / 10, most]
+        bar.set_ticks(ticks, labels=[f"{tick:+.2g}" if tick else "0" for tick in ticks])
+        bar.minorticks_off()
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 

@@ -41,7 +41,9 @@ VIEWS: dict[str, Callable[[Look], Figure]] = {
     "rollout": lambda seen: figures.rollout_figure(seen, 2),
     "heads": lambda seen: figures.heads_figure(seen, 1, 2),
     "film": lambda seen: figures.film_figure(seen, 1),
-    "difference": lambda seen: figures.difference_figure(seen, seen, 1, ("before", "after")),
+    "difference": lambda seen: figures.difference_figure(
+        seen, replace(seen, maps={1: np.flip(seen.maps[1], 1)}), 1, ("before", "after")
+    ),
     "measures": figures.measures_figure,
 }
 
