@@ -117,9 +117,9 @@ def _strip(
     numbers = tiles[tiles >= 0].unique()
     most = int(max(numbers, key=lambda number: float(looks[:, tiles == number].sum())))
     side = (patchifier.grid, patchifier.grid)
-    gray = pixels[most].float().mean(0).cpu().numpy()
-    low, high = float(gray.min()), float(gray.max())
-    gray = enlarged((gray - low) / max(high - low, 1e-6), SIDE, SIDE)
+    tile = pixels[most].float().mean(0).cpu()
+    low, high = float(tile.min()), float(tile.max())
+    gray = enlarged(((tile - low) / max(high - low, 1e-6)).numpy(), SIDE, SIDE)
     drawn = []
     for cells in looks[:, tiles == most].numpy():
         cells = cells.reshape(side)

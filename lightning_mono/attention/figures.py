@@ -15,11 +15,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from lightning_mono.attention.look import Look, Row, Seen
-from lightning_mono.attention.paint import HEAT, blend, enlarged
+from lightning_mono.attention.paint import HEAT, blend, enlarged, gray_pixels
 from lightning_mono.attention.places import Heat
 from lightning_mono.checkpoints.atomic import replacing
 from lightning_mono.evaluation.report.figures import INK, house_style
@@ -88,7 +89,7 @@ def row_figure(look: Look, row: Row, title: str) -> Figure:
     _need_pictures(look)
     with house_style():
         figure = Figure(figsize=(8.6, 0.9 + 3.3 * len(look.pictures)), layout="constrained")
-        parts = np.atleast_1d(figure.subfigures(len(look.pictures), 1))
+        parts = figure.subfigures(len(look.pictures), 1, squeeze=False)[:, 0]
         for part, seen in zip(parts, look.pictures, strict=True):
             heat = seen.heat(row)
             most = max(float(heat.whole.max()), 1e-12)
@@ -231,7 +232,7 @@ def _picture(axes: Axes, seen: Seen, relative: Cells, *, square: bool = False) -
     scale = -(-max(relative.shape) // min(image.size)) if min(image.size) < SIDE // 4 else 1
     scale = max(scale, -(-SIDE // 2 // max(image.size)))
     image = image.resize((image.width * scale, image.height * scale), 0)
-    gray = np.asarray(image.convert("L"), np.float32) / 255
+    gray = gray_pixels(image)
     axes.imshow(blend(gray, enlarged(relative, image.height, image.width)))
     _bare(axes)
 
@@ -241,7 +242,7 @@ def _tiles(axes: Axes, seen: Seen, heat: Heat, most: float) -> None:
     mosaic = seen.mosaic
     tile = max(SIDE // max(mosaic.columns, mosaic.rows), 2 * mosaic.grid)
     size = (tile * mosaic.columns, tile * mosaic.rows)
-    gray = np.asarray(seen.image.resize(size).convert("L"), np.float32) / 255
+    gray = gray_pixels(seen.image.resize(size))
     drawn = blend(gray, enlarged(heat.tiles / most, size[1], size[0]))
     gap = max(tile // 12, 2)
     shape = (size[1] + gap * (mosaic.rows - 1), size[0] + gap * (mosaic.columns - 1), 3)
@@ -260,7 +261,7 @@ def _tiles(axes: Axes, seen: Seen, heat: Heat, most: float) -> None:
 def _changed_picture(figure: Figure, axes: Axes, seen: Seen, change: Cells) -> None:
     size = (seen.image.width, seen.image.height)
     norm = _two_sided(change)
-    gray = np.asarray(seen.image.convert("L"), np.float32) / 255
+    gray = gray_pixels(seen.image)
     axes.imshow(0.75 + 0.25 * gray, cmap="gray", vmin=0, vmax=1)
     axes.imshow(enlarged(change, size[1], size[0]), cmap=DIFFERENCE, norm=norm, alpha=0.75)
     _bare(axes)
@@ -310,7 +311,7 @@ def _colour_bar(figure: Figure, axes: Axes, norm: Normalize, cmap: str, label: s
         ticks = [-most, -most / 10, 0.0, most / 10, most]
         bar.set_ticks(ticks, labels=[f"{tick:+.2g}" if tick else "0" for tick in ticks])
         bar.minorticks_off()
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _two_sided(change: NDArray[np.float32]) -> SymLogNorm:
@@ -326,7 +327,7 @@ def _seen(cells: NDArray[np.float32]) -> np.ma.MaskedArray:
 
 def _headline(figure: Figure, text: str) -> None:
     layout = figure.get_layout_engine()
-    assert layout is not None
+    assert isinstance(layout, ConstrainedLayoutEngine)
     layout.set(w_pad=0.12, h_pad=0.08)
     figure.suptitle(text, size=10.5, color=INK, x=0.01, ha="left")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 HEAT = "inferno"
 """Dark to bright in equal steps of lightness: it reads in gray, and with any colour vision."""
@@ -15,6 +16,12 @@ def enlarged(cells: NDArray[np.float32], height: int, width: int) -> NDArray[np.
     rows = (np.arange(height) + 0.5) * cells.shape[0] / height
     columns = (np.arange(width) + 0.5) * cells.shape[1] / width
     pixels: NDArray[np.float32] = cells[rows.astype(int)][:, columns.astype(int)]
+    return pixels
+
+
+def gray_pixels(image: Image.Image) -> NDArray[np.float32]:
+    """A picture's lightness, (height, width), 0 to 1."""
+    pixels: NDArray[np.float32] = np.asarray(image.convert("L"), np.float32) / np.float32(255)
     return pixels
 
 

@@ -124,8 +124,8 @@ class Mosaic:
         if self.by_column:
             cells = cells.swapaxes(1, 2)
         own = self.columns * self.rows
-        tiles = cells[:own].reshape(self.rows, self.columns, self.grid, self.grid)
-        tiles = tiles.swapaxes(1, 2).reshape(self.rows * self.grid, self.columns * self.grid)
+        apart = cells[:own].reshape(self.rows, self.columns, self.grid, self.grid)
+        tiles = apart.swapaxes(1, 2).reshape(self.rows * self.grid, self.columns * self.grid)
         if not self.thumbnail:
             return Heat(tiles, None, tiles)
         spread = np.kron(cells[own], np.full((self.rows, self.columns), 1 / own, np.float32))

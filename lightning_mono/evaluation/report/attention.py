@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_mono.attention.paint import blend, enlarged
+from lightning_mono.attention.paint import blend, enlarged, gray_pixels
 from lightning_mono.errors import DataError
 
 
@@ -117,7 +117,7 @@ def overlay(picture: AttentionPicture, layer: int, side: int) -> Image.Image:
     scale = side / max(base.size)
     size = (max(round(base.width * scale), 1), max(round(base.height * scale), 1))
     enlarge = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    gray = np.asarray(base.resize(size, enlarge).convert("L"), np.float32) / 255
+    gray = gray_pixels(base.resize(size, enlarge))
     weights = picture.weights[layer]
     relative = weights / max(float(weights.max()), 1e-12)
     return Image.fromarray(blend(gray, enlarged(relative, size[1], size[0])))
