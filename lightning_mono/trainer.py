@@ -8,10 +8,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_mono.callbacks.attention import AttentionMeasures
 from lightning_mono.callbacks.average import WeightAverage
 from lightning_mono.callbacks.checkpoints import PeriodicCheckpoint
 from lightning_mono.callbacks.finite import FiniteGuard
-from lightning_mono.callbacks.image_share import ImageShare
 from lightning_mono.callbacks.journal import JournalCallback
 from lightning_mono.callbacks.order import OrderMark
 from lightning_mono.callbacks.progress import StageProgress
@@ -65,7 +65,7 @@ def build_callbacks(
         FiniteGuard(run.checkpoints, journal),
     ]
     if recipe.model.patchifier is not None and section.attention_every:
-        callbacks.append(ImageShare(journal, section.attention_every))
+        callbacks.append(AttentionMeasures(journal, section.attention_every))
     return [*callbacks, PeriodicCheckpoint(run.checkpoints, section.checkpoint_every)]
 
 

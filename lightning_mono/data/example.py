@@ -38,10 +38,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked: (tokens,) int64, and (tiles, 3, size, size) float32."""
+    """What a model is asked.
+
+    Attributes:
+        input_ids: (tokens,) int64.
+        pixel_values: (tiles, 3, size, size) float32.
+        question_at: the column at which the last question begins: in the first turn behind the
+            pictures that stand in front of it, later with them; 0 in a follow-up.
+    """
 
     input_ids: np.ndarray
     pixel_values: np.ndarray
+    question_at: int = 0
 
 
 @dataclass

@@ -193,7 +193,9 @@ class Renderer:
     def _conversation(self, turns: Sequence[Turn], text: str, system: str | None) -> Prompt:
         system = self.system if system is None else system
         script = Script(self._words)
-        ids, tiles = [], []
+        ids: list[int] = []
+        tiles = []
+        question_at = 0
         for number, turn in enumerate(turns, 1):
             front, asked, cut = self._turn(turn, f"turn {number}")
             tiles.append(cut)
@@ -202,12 +204,13 @@ class Renderer:
                 ids += script.cut()
             else:
                 script.write([*self._turns.between, *front])
+            question_at = len(ids)
             script.write(asked)
             ids += script.cut()
             if turn.answer is not None:
                 script.write(self._turns.answered(turn.answer))
                 ids += script.cut()
-        return Prompt(np.array(ids, np.int64), self.pixels(tiles))
+        return Prompt(np.array(ids, np.int64), self.pixels(tiles), question_at)
 
     def _turn(self, turn: Turn, name: str) -> tuple[list[Part], list[Part], np.ndarray]:
         """What stands in front of a turn's question, the question, and the tiles of both."""

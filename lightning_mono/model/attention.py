@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,20 @@ from lightning_mono.model.cache import KVCache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.positions import rotate
+
+BLOCK = 2**19
+"""Weights that are computed at a time, in numbers: 2 MiB of them."""
+
+
+class Watch(Protocol):
+    """Is shown what each layer attends with, as it comes; it computes what it wants of it.
+
+    The rotated queries (batch, heads, tokens, head_dim), the keys of all that was read so far
+    (batch, kv heads, keys, head_dim), and the allowed pairs (batch, 1, tokens, keys), None for
+    plain causal: what :func:`attention_weights` takes.
+    """
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, mask: Tensor | None) -> None: ...
 
 
 @dataclass
@@ -25,8 +41,7 @@ class Context:
         mask: allowed pairs, (batch, 1, tokens, keys) bool; None means plain causal (or, for a
             single query behind a cache, everything).
         cache: where keys and values are kept; None outside generation.
-        attentions: filled with softmax weights, one (batch, heads, tokens, keys) a layer, when
-            it is a list.
+        watch: is shown each layer's queries and keys, where there is one.
     """
 
     layout: ModalityLayout
@@ -34,7 +49,7 @@ class Context:
     sin: Tensor
     mask: Tensor | None
     cache: KVCache | None = None
-    attentions: list[Tensor] | None = None
+    watch: Watch | None = None
 
 
 class Attention(nn.Module):
@@ -71,26 +86,56 @@ class Attention(nn.Module):
             is_causal=causal,
             enable_gqa=self.heads != self.kv_heads,
         )
-        if context.attentions is not None:
-            context.attentions.append(attention_weights(q, k, context.mask))
+        if context.watch is not None:
+            context.watch(self.layer, q, k, context.mask)
         y = y.transpose(1, 2).reshape(batch, tokens, self.heads * self.head_dim)
         return self.out(y, context.layout)
 
 
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    rows: Tensor | None = None,
+    heads: Sequence[int] | None = None,
+) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) where allowed, in fp32.
+
+    It is computed in blocks of ``BLOCK`` numbers, so that the peak of memory is the result and
+    little more, and without copying key-value heads for the heads that share them.
 
     Args:
         q: (batch, heads, tokens, head_dim).
         k: (batch, kv heads, keys, head_dim).
-        mask: (batch, 1, tokens, keys) bool, or None for plain causal.
+        mask: (batch, 1, tokens, keys) bool, or None for plain causal, the queries being the last.
+        rows: which queries, (n,) int64 on the device of ``q``; by default all.
+        heads: which heads, in this order; by default all.
 
     Returns:
-        (batch, heads, tokens, keys) fp32; rows sum to 1, forbidden entries are 0.
+        (batch, heads, n, keys) fp32; rows sum to 1, forbidden entries are 0.
     """
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    scores = (q.float() @ k.float().transpose(2, 3)) * q.shape[-1] ** -0.5
-    if mask is None:
-        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        mask = ones.tril(scores.shape[-1] - scores.shape[-2])
-    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    batch, all_heads, tokens, width = q.shape
+    keys, group = k.shape[2], all_heads // k.shape[1]
+    rows = torch.arange(tokens, device=q.device) if rows is None else rows
+    heads = range(all_heads) if heads is None else heads
+    weights = torch.empty(batch, len(heads), len(rows), keys, device=q.device)
+    for shared in sorted({head // group for head in heads}):
+        key = k[:, shared, None].float().mT  # (batch, 1, head_dim, keys)
+        places = [place for place, head in enumerate(heads) if head // group == shared]
+        sharing = [heads[place] for place in places]
+        at = 0
+        for some in rows.split(max(BLOCK // (batch * len(places) * keys), 1)):
+            with torch.autocast(q.device.type, enabled=False):
+                scores = (q[:, :, some][:, sharing].float() @ key).mul_(width**-0.5)
+            scores.masked_fill_(~_allowed(mask, some, tokens, keys), float("-inf"))
+            weights[:, places, at : at + len(some)] = scores.softmax(dim=-1)
+            at += len(some)
+    return weights
+
+
+def _allowed(mask: Tensor | None, rows: Tensor, tokens: int, keys: int) -> Tensor:
+    """Allowed pairs of some rows: (batch or 1, 1, rows, keys) bool."""
+    if mask is not None:
+        return mask[:, :, rows]
+    at = torch.arange(keys, device=rows.device)
+    return (at <= rows[:, None] + (keys - tokens))[None, None]

@@ -36,8 +36,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(batch, tokens, hidden) -> the same shape."""
-        # What fills lists or a cache on the way would do so twice.
-        once = context.cache is not None or context.attentions is not None
+        # What fills a cache or is watched on the way would be so twice.
+        once = context.cache is not None or context.watch is not None
         if self.recomputed and torch.is_grad_enabled() and not once:
             return checkpoint(
                 self._layer, x, context, use_reentrant=False, preserve_rng_state=False

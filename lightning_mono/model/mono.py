@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.backbones.shards import SHARD_BYTES
-from lightning_mono.model.attention import Context
+from lightning_mono.model.attention import Context, Watch, attention_weights
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
@@ -163,14 +163,15 @@ class MonoModel(nn.Module):
         mask: Tensor | None = None,
         cache: KVCache | None = None,
         hidden_states: list[Tensor] | None = None,
-        attentions: list[Tensor] | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Runs the decoder: (batch, tokens, hidden) after the final norm.
 
         Args:
             mask: allowed pairs; by default those of the batch itself. Needed with a cache.
             cache: where keys and values are kept.
-            hidden_states, attentions: lists to fill, a tensor a layer.
+            hidden_states: a list to fill, a tensor a layer.
+            watch: is shown what each layer attends with; the result is the same to the last bit.
         """
         if mask is None and cache is None:
             mask = batch_mask(batch)
@@ -179,7 +180,7 @@ class MonoModel(nn.Module):
         if batch.packed and decoder.rope_scaling and decoder.rope_scaling.kind == "dynamic":
             view = document_lengths(batch.positions, batch.documents)
         cos, sin = rotary_tables(decoder, batch.positions, view)
-        context = Context(batch.layout, cos, sin, mask, cache, attentions)
+        context = Context(batch.layout, cos, sin, mask, cache, watch)
         x = self.embeddings(batch)
         if torch.float16 in (x.dtype, self._autocast_dtype()):
             raise ValueError(FLOAT16)
@@ -216,12 +217,18 @@ class MonoModel(nn.Module):
             attention_mask: 1 where a token is real, 0 where it is padding on either side.
             labels: (batch, tokens), -100 where nothing is predicted; shifted in here.
             tiles_per_sample: (batch,) how many tiles are whose; checked where given.
-            output_hidden_states, output_attentions: also return these.
+            output_hidden_states, output_attentions: also return these; attentions of a long
+                prompt are large, and `lightning_mono.attention` computes parts of them.
         """
         batch = self.batch(input_ids, pixel_values, attention_mask, tiles_per_sample)
         states: list[Tensor] | None = [] if output_hidden_states else None
-        attentions: list[Tensor] | None = [] if output_attentions else None
-        hidden = self.hidden(batch, hidden_states=states, attentions=attentions)
+        attentions: list[Tensor] = []
+
+        def keep(layer: int, q: Tensor, k: Tensor, mask: Tensor | None) -> None:
+            attentions.append(attention_weights(q, k, mask))
+
+        watch = keep if output_attentions else None
+        hidden = self.hidden(batch, hidden_states=states, watch=watch)
         logits = self.logits(hidden)
         loss = None
         if labels is not None:
@@ -232,7 +239,7 @@ class MonoModel(nn.Module):
             logits,
             loss,
             tuple(states) if states is not None else None,
-            tuple(attentions) if attentions is not None else None,
+            tuple(attentions) if output_attentions else None,
         )
 
     def batch(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_mono.model.attention import Watch
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.layout import ModalityLayout
@@ -47,6 +48,7 @@ class Session:
 
     Attributes:
         cache: keys and values of what was read; reserve room in it to spare it from growing.
+        watch: is shown what each layer attends with, at every chunk and every new token.
     """
 
     def __init__(self, model: MonoModel, batch: int = 1) -> None:
@@ -55,6 +57,7 @@ class Session:
         self.cache = KVCache(
             model.config.decoder, batch, 0, device=model.device, dtype=model.embed.weight.dtype
         )
+        self.watch: Watch | None = None
         self._counts = torch.zeros(batch, dtype=torch.int64, device=model.device)  # real tokens
         self._plain = True  # no padding in the cache
         self._pending: Pending | None = None
@@ -200,7 +203,7 @@ class Session:
             mask = allowed_pairs(
                 batch.documents, batch.branches, keys, torch.zeros_like(keys), offset=self.length
             )
-        hidden = self.model.hidden(batch, mask=mask, cache=self.cache)
+        hidden = self.model.hidden(batch, mask=mask, cache=self.cache, watch=self.watch)
         logits = self.model.logits(hidden[:, -1]).float()
         # Nothing has failed: from here on the chunk is part of the conversation.
         self.cache.advance(batch.documents, batch.input_ids.masked_fill(batch.layout.mask, -1))

@@ -204,7 +204,7 @@ class TrainerSection:
     """Steps between checkpoints; each stage's end is saved as well."""
     log_every: int = 10
     attention_every: int = 50
-    """Steps between readings of how much attention falls on images; 0 reads none."""
+    """Steps between readings of what attention falls on; 0 reads none."""
     activation_checkpointing: bool = False
     """Compute the layers' inner values again on the way back instead of keeping them."""
     ema: float | None = None

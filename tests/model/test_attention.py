@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_mono.attention import Capture
 from lightning_mono.model.attention import attention_weights
 from lightning_mono.model.mask import allowed_pairs
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_model
@@ -18,9 +19,9 @@ def test_weights_sum_to_one_and_forbidden_pairs_are_zero() -> None:
         [[[[5, IMAGE, IMAGE, IMAGE, IMAGE], [6, 7], [8]], [[9, 10]]], [[[11, 12, 13]]]],
         MODEL.config,
     )
-    weights: list[torch.Tensor] = []
-    with torch.no_grad():
-        MODEL.hidden(batch, attentions=weights)
+    capture = Capture(MODEL.config.decoder)
+    MODEL.hidden(batch, watch=capture)
+    weights = [capture.weights(layer) for layer in capture.layers]
     rows, tokens = batch.input_ids.shape
     assert [w.shape for w in weights] == [(rows, 4, tokens, tokens)] * 2
     allowed = allowed_pairs(
@@ -78,7 +79,6 @@ def test_the_rule_pair_by_pair(tokens: list[tuple[int, int]], split: int) -> Non
 def test_an_explicit_mask_is_obeyed_without_a_cache() -> None:
     batch = tiny_batch([[[[5, 6, 7, 8]]]], MODEL.config)
     itself = torch.eye(4, dtype=torch.bool)[None, None]
-    weights: list[torch.Tensor] = []
-    with torch.no_grad():
-        MODEL.hidden(batch, mask=itself, attentions=weights)
-    assert torch.equal(weights[0], torch.eye(4).expand(1, 4, 4, 4))
+    capture = Capture(MODEL.config.decoder)
+    MODEL.hidden(batch, mask=itself, watch=capture)
+    assert torch.equal(capture.weights(0), torch.eye(4).expand(1, 4, 4, 4))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_mono.attention.paint import blend, enlarged, gray_pixels
 from lightning_mono.errors import DataError
 
 
@@ -117,10 +117,7 @@ def overlay(picture: AttentionPicture, layer: int, side: int) -> Image.Image:
     scale = side / max(base.size)
     size = (max(round(base.width * scale), 1), max(round(base.height * scale), 1))
     enlarge = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    gray = np.asarray(base.resize(size, enlarge).convert("L"), np.float32)[..., None] / 255
+    gray = gray_pixels(base.resize(size, enlarge))
     weights = picture.weights[layer]
     relative = weights / max(float(weights.max()), 1e-12)
-    cells = Image.fromarray((255 * relative).astype(np.uint8)).resize(size, Image.Resampling.BOX)
-    heat = mpl.colormaps["inferno"](np.asarray(cells))[..., :3]
-    mixed = 0.34 * gray + 0.66 * heat
-    return Image.fromarray((255 * mixed).astype(np.uint8))
+    return Image.fromarray(blend(gray, enlarged(relative, size[1], size[0])))
