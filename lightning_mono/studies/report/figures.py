@@ -14,7 +14,6 @@ from lightning_mono.evaluation.report.figures import (
     BLIND,
     INK,
     MODEL,
-    MUTED,
     USUAL,
     house_style,
 )
@@ -22,7 +21,7 @@ from lightning_mono.evaluation.report.words import count
 from lightning_mono.studies.report.words import unit
 from lightning_mono.studies.results import StudyResults
 
-REFERENCES = (BLIND, USUAL, MUTED)
+REFERENCES = (BLIND, USUAL, INK)
 ROW = 0.36
 """Inches a row."""
 
@@ -51,9 +50,18 @@ def arms_figure(results: StudyResults, width: float, measures: list[str]) -> Fig
             label.set_color(INK)
             if arm is results.baseline:
                 label.set_fontweight("bold")
-        handles, labels = panels[0].get_legend_handles_labels()
-        columns = 1 if width < WIDE_ENOUGH else 3
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        found = [axes.get_legend_handles_labels() for axes in panels]
+        lines = {
+            label: h for handles, labels in found for h, label in zip(handles, labels, strict=True)
+        }
+        columns = 1 if width < WIDE_ENOUGH else 4
+        figure.legend(
+            list(lines.values()),
+            list(lines),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+        )
     return figure
 
 
@@ -65,7 +73,9 @@ def _panel(axes: Axes, results: StudyResults, name: str) -> None:
     if base is not None:
         label = f"{results.baseline.arm.name} (baseline)"
         axes.axvline(scale * base.mean, color=MODEL, lw=0.9, ls=(0, (4, 3)), label=label)
-    for color, (label, value) in zip(REFERENCES, results.references[name].items(), strict=False):
+    labels = list(dict.fromkeys(label for found in results.references.values() for label in found))
+    for label, value in results.references[name].items():
+        color = REFERENCES[labels.index(label) % len(REFERENCES)]
         axes.axvline(scale * value, color=color, linewidth=1.4, label=label)
     for row, arm in enumerate(results.arms):
         if arm is results.baseline:
