@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from lightning_mono.checkpoints.atomic import replacing
 from lightning_mono.errors import RecipeError
 from lightning_mono.recipe import Recipe, load_recipe, to_yaml
+from lightning_mono.recipe.content import content_key
 
 PATIENCE = 15.0
 """Seconds in which what a killed run has started notices, and ends as well."""
@@ -145,14 +145,13 @@ def run_of(path: str | Path) -> tuple[RunFolder, Recipe]:
 def dependency(name: str, recipe: Recipe) -> Recipe:
     """A recipe that another one builds on, with a folder of its own beside the other's.
 
-    The folder's name carries a hash of the recipe, so that a changed recipe runs anew and an
+    The folder's name carries a key of its content, so that a changed recipe runs anew and an
     unchanged one runs once, however many others build on it.
     """
     inner = load_recipe(name)
     inner.trainer.accelerator = recipe.trainer.accelerator
-    blank = replace(inner, out="")
-    digest = hashlib.sha256(to_yaml(blank).encode()).hexdigest()[:8]
-    return replace(inner, out=str(Path(recipe.out).parent / f"{inner.name}-{digest}"))
+    folder = f"{inner.name}-{content_key(inner)[:8]}"
+    return replace(inner, out=str(Path(recipe.out).parent / folder))
 
 
 def finished(name: str | None, recipe: Recipe) -> RunFolder | None:
@@ -161,9 +160,3 @@ def finished(name: str | None, recipe: Recipe) -> RunFolder | None:
         return None
     run = RunFolder(Path(dependency(name, recipe).out))
     return run if run.metrics.is_file() else None
-
-
-def backbone_recipe(recipe: Recipe) -> str | None:
-    """The recipe that makes this one's backbone, if one does."""
-    name = recipe.model.backbone or ""
-    return name.removeprefix("recipe:") if name.startswith("recipe:") else None

@@ -22,17 +22,11 @@ from lightning_mono.journal import Journal
 from lightning_mono.model.decoder import recompute_layers
 from lightning_mono.module import MonoModule
 from lightning_mono.recipe import Recipe
+from lightning_mono.recipe.content import backbone_recipe
 from lightning_mono.recipe.validate import needs
 from lightning_mono.retention.text import HeldOut, held_out_text
 from lightning_mono.rounding import restore_text, round_text
-from lightning_mono.runs import (
-    RunFolder,
-    backbone_recipe,
-    dependency,
-    is_follower,
-    only_writer,
-    open_run,
-)
+from lightning_mono.runs import RunFolder, dependency, is_follower, only_writer, open_run
 from lightning_mono.starting import start_from, starting_point, vocabulary_mark
 from lightning_mono.trainer import build_callbacks, build_loader, build_trainer
 

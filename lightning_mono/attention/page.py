@@ -6,7 +6,6 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
@@ -16,7 +15,7 @@ from lightning_mono.attention.figures import KINDS
 from lightning_mono.attention.look import Look, Seen
 from lightning_mono.attention.paint import HEAT
 from lightning_mono.checkpoints.atomic import replacing
-from lightning_mono.evaluation import report as run_report
+from lightning_mono.evaluation.report.pages import environment
 from lightning_mono.evaluation.report.svg import png_uri
 
 LONGEST = 768
@@ -35,16 +34,10 @@ def write_page(look: Look, path: Path, *, prompt: str, model: str) -> None:
         prompt: what was asked, as the reader is to see it.
         model: its name.
     """
-    folders = [Path(__file__).parent, Path(run_report.__file__).parent]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=lambda name: name is not None and not name.endswith(".css"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("maps.html.j2").render(
-        prompt=prompt, model=model, answer=look.answer, data=_data(look), kinds=KINDS
+    page = (
+        environment(Path(__file__).parent)
+        .get_template("maps.html.j2")
+        .render(prompt=prompt, model=model, answer=look.answer, data=_data(look), kinds=KINDS)
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -134,7 +134,8 @@ def _run_anew(arguments: argparse.Namespace) -> int:
     from lightning_mono.errors import DataError
     from lightning_mono.evaluation.evaluate import evaluate
     from lightning_mono.inference import Assistant
-    from lightning_mono.runs import backbone_recipe, finished, run_of
+    from lightning_mono.recipe.content import backbone_recipe
+    from lightning_mono.runs import finished, run_of
 
     for name in _ASKS:
         if getattr(arguments, name) is not None:

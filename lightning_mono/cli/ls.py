@@ -27,17 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     recipes = {name: _purpose(path) for name, path in shipped_recipes().items()}
     studies = {name: _purpose(path) for name, path in shipped_studies().items()}
     if arguments.json:
-        shipped = {"recipes": recipes, "backbones": list(PACKAGED), "sources": list(SOURCES)}
-        print(
-            json.dumps(
-                {
-                    **shipped,
-                    "kernels": list(KERNELS),
-                    "benchmarks": list(SHIPPED),
-                    "studies": studies,
-                }
-            )
-        )
+        shipped = {"recipes": recipes, "studies": studies, "benchmarks": list(SHIPPED)}
+        shipped |= {"backbones": list(PACKAGED), "sources": list(SOURCES)}
+        print(json.dumps({**shipped, "kernels": list(KERNELS)}))
         return 0
     print("recipes")
     for name, purpose in recipes.items():

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from lightning_mono.data.render import Prompt
 from lightning_mono.data.sample import Turn
@@ -21,11 +20,10 @@ from lightning_mono.harness.requests import (
     HarnessError,
     Scoring,
     cut,
+    open_assistant,
     scores,
-    usable,
     whole_number,
 )
-from lightning_mono.inference import Assistant
 
 try:
     from lm_eval.__main__ import cli_evaluate
@@ -71,10 +69,7 @@ class LightningMono(TemplateLM):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if dtype not in (None, "float32", "bfloat16"):
-            raise HarnessError(f"dtype: {dtype!r} is none of float32, bfloat16")
-        weights = None if dtype is None else getattr(torch, dtype)
-        self.assistant = Assistant.from_pretrained(pretrained, device=usable(device), dtype=weights)
+        self.assistant = open_assistant(pretrained, device, dtype)
         self.pretrained = pretrained
         self.batch_size = whole_number("batch_size", batch_size)
         self.words = self.assistant.renderer.tokenizer

@@ -17,11 +17,10 @@ from lightning_mono.harness.requests import (
     Decoding,
     HarnessError,
     Scoring,
+    open_assistant,
     scores,
-    usable,
     whole_number,
 )
-from lightning_mono.inference import Assistant
 
 try:
     from lmms_eval.api.instance import Instance
@@ -58,10 +57,7 @@ class LightningMono(lmms):
         max_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if dtype not in (None, "float32", "bfloat16"):
-            raise HarnessError(f"dtype: {dtype!r} is none of float32, bfloat16")
-        weights = None if dtype is None else getattr(torch, dtype)
-        self.assistant = Assistant.from_pretrained(pretrained, device=usable(device), dtype=weights)
+        self.assistant = open_assistant(pretrained, device, dtype)
         self.batch_size = whole_number("batch_size", batch_size)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

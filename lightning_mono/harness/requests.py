@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_mono.errors import UserError
+from lightning_mono.inference import Assistant
 from lightning_mono.model import MonoModel
 
 POSITIONS = 256
@@ -132,7 +133,15 @@ def whole_number(name: str, value: int | str) -> int:
     return int(value)
 
 
-def usable(device: str | None) -> str | None:
-    """The device, or None where it is a GPU and there is none: harnesses ask for one unasked."""
-    asked = device or ""
-    return None if asked.startswith("cuda") and not torch.cuda.is_available() else device
+def open_assistant(pretrained: str, device: str | None, dtype: str | None) -> Assistant:
+    """A model as a harness names it. A GPU where there is none is the CPU: they ask unasked.
+
+    Raises:
+        UserError: the model cannot be had, or the dtype is neither float32 nor bfloat16.
+    """
+    if dtype not in (None, "float32", "bfloat16"):
+        raise HarnessError(f"dtype: {dtype!r} is none of float32, bfloat16")
+    weights = None if dtype is None else getattr(torch, dtype)
+    if (device or "").startswith("cuda") and not torch.cuda.is_available():
+        device = None
+    return Assistant.from_pretrained(pretrained, device=device, dtype=weights)

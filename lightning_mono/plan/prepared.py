@@ -24,8 +24,9 @@ from lightning_mono.model import MonoConfig, MonoModel
 from lightning_mono.model.meta import on_meta
 from lightning_mono.plan.workload import Workload
 from lightning_mono.recipe import Recipe
+from lightning_mono.recipe.content import backbone_recipe
 from lightning_mono.recipe.schema import SourceSection
-from lightning_mono.runs import backbone_recipe, finished
+from lightning_mono.runs import finished
 
 ROWS = 64
 """Rows of the plan that averages are taken over."""

@@ -106,7 +106,7 @@ def _files(path: Path) -> list[Layer]:
     while current is not None:
         if len(chain) == MAX_BASES:
             raise RecipeError(f"{path}: more than {MAX_BASES} files deep; does a base name itself?")
-        values = _read(current)
+        values = read_mapping(current, "a recipe")
         base = values.pop("base", None)
         chain.append(Layer(str(current), values))
         if base is None:
@@ -118,7 +118,8 @@ def _files(path: Path) -> list[Layer]:
     return chain[::-1]
 
 
-def _read(path: Path) -> DictConfig:
+def read_mapping(path: Path, what: str) -> DictConfig:
+    """A YAML file's keys; `what` says in errors what it should have been."""
     try:
         values = OmegaConf.load(path)
     except OSError as error:
@@ -127,7 +128,7 @@ def _read(path: Path) -> DictConfig:
         text = " ".join(str(error).split())
         raise RecipeError(f"{path}: not valid YAML: {text}") from error
     if not isinstance(values, DictConfig):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys, not a {type(values).__name__}")
+        raise RecipeError(f"{path}: {what} is a mapping of keys, not a {type(values).__name__}")
     return values
 
 

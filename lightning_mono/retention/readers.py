@@ -17,7 +17,8 @@ from lightning_mono.checkpoints.locate import model_folder
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model import MonoModel
 from lightning_mono.recipe import Recipe
-from lightning_mono.runs import RunFolder, backbone_recipe, dependency, run_of
+from lightning_mono.recipe.content import backbone_recipe
+from lightning_mono.runs import RunFolder, dependency, run_of
 from lightning_mono.starting import stage_ends, start_from, vocabulary_mark
 
 

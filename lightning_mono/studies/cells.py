@@ -6,19 +6,13 @@ the files it reads. Two studies that share a run share its folder, and a changed
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from lightning_mono import __version__
-from lightning_mono.recipe import Recipe, load_recipe
-from lightning_mono.runs import RunFolder, backbone_recipe
+from lightning_mono.recipe import Recipe
+from lightning_mono.recipe.content import content_key
+from lightning_mono.runs import RunFolder
 from lightning_mono.studies.load import Arm, Study
-
-STORE_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -70,56 +64,3 @@ def cells_of(study: Study, folder: Path) -> list[Cell]:
             out = str(folder / content_key(recipe))
             cells.append(Cell(arm, seed, replace(recipe, out=out)))
     return cells
-
-
-def content_key(recipe: Recipe) -> str:
-    """Sixteen letters that stand for all that a run's figures depend on, its name aside."""
-    content = {"version": __version__, "recipes": [_told(r) for r in _with_makers(recipe)]}
-    content["files"] = [_stamp(path) for r in _with_makers(recipe) for path in _read_by(r)]
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _with_makers(recipe: Recipe) -> list[Recipe]:
-    """A recipe and those it builds on, without names and folders."""
-    named = [name for name in (backbone_recipe(recipe), recipe.evaluation.question_only) if name]
-    inner = [found for name in named for found in _with_makers(load_recipe(name))]
-    return [replace(recipe, name="", out=""), *inner]
-
-
-def _told(value: Any) -> Any:
-    """A recipe's values but for those that are the schema's defaults.
-
-    A key that a later version adds, with a default that changes nothing, must not run all anew.
-    """
-    if is_dataclass(value):
-        kept = {}
-        for field in fields(value):
-            default = field.default
-            if field.default_factory is not MISSING:
-                default = field.default_factory()
-            given = getattr(value, field.name)
-            if given != default:
-                kept[field.name] = _told(given)
-        return kept
-    if isinstance(value, dict):
-        return {str(key): _told(inner) for key, inner in value.items()}
-    return value
-
-
-def _read_by(recipe: Recipe) -> Iterator[Path]:
-    """Files and folders of the user's that a recipe reads."""
-    model = recipe.model
-    for name in (model.backbone, model.pretrained, model.init_from):
-        if name is not None and Path(name).exists():
-            yield Path(name)
-    for data in recipe.data.values():
-        for source in data.sources.values():
-            if source.path is not None and (Path(source.path) / STORE_MANIFEST).is_file():
-                yield Path(source.path) / STORE_MANIFEST
-
-
-def _stamp(path: Path) -> list[Any]:
-    """What changes when a file, or one of a folder's own files, does."""
-    found = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in found]

@@ -12,12 +12,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_mono.errors import RecipeError
 from lightning_mono.recipe import Recipe, load_recipe
-from lightning_mono.recipe.load import STUDIES, find_recipe
+from lightning_mono.recipe.load import STUDIES, find_recipe, read_mapping
 from lightning_mono.studies.schema import StudySection
 
 
@@ -116,14 +116,7 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def _typed(path: Path) -> StudySection:
-    try:
-        values = OmegaConf.load(path)
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # YAML parsers raise a family of their own
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, DictConfig):
-        raise RecipeError(f"{path}: a study is a mapping of keys, not a {type(values).__name__}")
+    values = read_mapping(path, "a study")
     config = OmegaConf.structured(StudySection)
     try:
         config = OmegaConf.merge(config, values)

@@ -112,12 +112,10 @@ def add_up(study: Study, cells: Sequence[Cell], failures: Mapping[str, str]) -> 
 
 
 def _figure(metrics: Any, path: str, name: str, cell: Cell) -> float:
-    value = metrics
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    value = _found(metrics, path)
+    if value is None:
         raise RecipeError(f"measures.{name}.path: {cell.run.metrics} has no number {path}")
-    return float(value)
+    return value
 
 
 def _cost(done: Sequence[Cell]) -> Cost | None:
@@ -135,13 +133,16 @@ def _references(study: Study, found: Sequence[Any]) -> dict[str, dict[str, float
     for name, measure in study.section.measures.items():
         references[name] = {}
         for label, path in measure.references.items():
-            values = [value for metrics in found if (value := _maybe(metrics, path)) is not None]
+            values = [value for metrics in found if (value := _found(metrics, path)) is not None]
             if values:
                 references[name][label] = sum(values) / len(values)
     return references
 
 
-def _maybe(metrics: Any, path: str) -> float | None:
+def _found(metrics: Any, path: str) -> float | None:
+    """The number at a dotted path, if there is one."""
     for key in path.split("."):
         metrics = metrics.get(key) if isinstance(metrics, dict) else None
-    return float(metrics) if isinstance(metrics, int | float) else None
+    if isinstance(metrics, bool) or not isinstance(metrics, int | float):
+        return None
+    return float(metrics)

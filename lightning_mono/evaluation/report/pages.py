@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from lightning_mono.evaluation.report import figures, words
+from lightning_mono.evaluation.report.svg import figure_svg
+
+WIDE, NARROW = 7.6, 3.7  # inches: charts for a page and for a telephone
 
 
 def environment(*folders: Path) -> jinja2.Environment:
@@ -24,3 +30,11 @@ def environment(*folders: Path) -> jinja2.Environment:
     named = {f.__name__: f for f in (words.percent, words.count, words.duration, words.small)}
     environment.filters.update(named, part_name=figures.part_name)
     return environment
+
+
+def chart(name: str, description: str, draw: Callable[[float], Figure]) -> dict[str, Markup]:
+    """Draw a chart for wide and for narrow windows; the page shows one of them."""
+    return {
+        size: figure_svg(draw(width), f"{name}-{size}", size, description)
+        for size, width in (("wide", WIDE), ("narrow", NARROW))
+    }

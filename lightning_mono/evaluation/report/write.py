@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from lightning_mono.evaluation.report import figures, sheet, words
 from lightning_mono.evaluation.report.attention import AttentionPicture, overlay
-from lightning_mono.evaluation.report.pages import environment
+from lightning_mono.evaluation.report.pages import chart, environment
 from lightning_mono.evaluation.report.run import Journal, Run, read_journal, read_run
-from lightning_mono.evaluation.report.svg import figure_svg, picture, png_uri
+from lightning_mono.evaluation.report.svg import picture, png_uri
 
-WIDE, NARROW = 7.6, 3.7  # inches: charts for a page and for a telephone
 SAMPLE_CARDS, SAMPLE_QUESTIONS, MISTAKE_CARDS = 8, 3, 4
 
 
@@ -63,14 +61,6 @@ def write_report(
     return path
 
 
-def _chart(name: str, description: str, draw: Callable[[float], Figure]) -> dict[str, Markup]:
-    """Draw a chart for wide and for narrow windows; the page shows one of them."""
-    return {
-        size: figure_svg(draw(width), f"{name}-{size}", size, description)
-        for size, width in (("wide", WIDE), ("narrow", NARROW))
-    }
-
-
 def _answers(run: Run, images: Mapping[str, bytes]) -> dict[str, Any]:
     test = run.test
     kinds = sorted(test["by_kind"].items(), key=lambda pair: -pair[1]["questions"]) if test else []
@@ -78,7 +68,7 @@ def _answers(run: Run, images: Mapping[str, bytes]) -> dict[str, Any]:
     description = "Accuracy by kind of question; the table below holds the numbers."
     return {
         "accuracy": test
-        and _chart("accuracy", description, lambda w: figures.accuracy_figure(test, w)),
+        and chart("accuracy", description, lambda w: figures.accuracy_figure(test, w)),
         "guessing": test and words.guessing(test),
         "kinds": [("All questions", test), *((figures.part_name(k), s) for k, s in kinds)],
         "sample": sheet.sample(run.predictions, images, SAMPLE_CARDS, SAMPLE_QUESTIONS),
@@ -115,7 +105,7 @@ def _loss(journal: Journal, name: str) -> dict[str, Markup] | None:
         return None
     first, last = journal.steps[0].loss, journal.steps[-1].loss
     description = f"Loss over {len(journal.steps)} steps, from {first:.3g} to {last:.3g}."
-    return _chart(name, description, lambda width: figures.loss_figure(journal, width))
+    return chart(name, description, lambda width: figures.loss_figure(journal, width))
 
 
 def _time(run: Run) -> dict[str, Any]:
@@ -123,7 +113,7 @@ def _time(run: Run) -> dict[str, Any]:
     said = ", ".join(f"{figures.part_name(n)} {words.duration(s)}" for n, s in parts.items())
     draw = lambda width: figures.time_figure(run.journal, width)  # noqa: E731
     return {
-        "time": _chart("time", f"Time by part: {said}.", draw) if parts else None,
+        "time": chart("time", f"Time by part: {said}.", draw) if parts else None,
         "rest": run.total_seconds - sum(parts.values()),
     }
 

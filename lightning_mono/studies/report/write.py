@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from lightning_mono.checkpoints.atomic import replacing
-from lightning_mono.evaluation import report as run_report
 from lightning_mono.evaluation.report.figures import house_style
-from lightning_mono.evaluation.report.svg import figure_svg
-from lightning_mono.evaluation.report.words import count, duration
+from lightning_mono.evaluation.report.pages import WIDE, chart, environment
 from lightning_mono.studies.report import words
 from lightning_mono.studies.report.figures import arms_figure, cost_figure
 from lightning_mono.studies.report.table import arms_csv, runs_csv
 from lightning_mono.studies.results import StudyResults
 
-WIDE, NARROW, PAPER = 7.6, 3.7, 9.5
-"""Inches: charts for a page, for a telephone, and for a document."""
+PAPER = 9.5
+"""Inches of a chart for a document."""
 
 PANELS = 3
 """Measures that the first chart shows, at most."""
@@ -85,59 +79,34 @@ def plain(results: StudyResults) -> dict[str, Any]:
 def _page(results: StudyResults, panels: list[str]) -> str:
     section = results.study.section
     headline = results.headline
-    arms = _chart(
+    arms = chart(
         "arms",
         f"{headline} of each arm with its interval; the table below holds the numbers.",
         lambda width: arms_figure(results, width, panels if width == WIDE else panels[:1]),
     )
-    costs = _chart(
+    costs = chart(
         "costs",
         f"{headline} against the parameters that learn.",
         lambda width: cost_figure(results, width),
     )
     seconds = sum(arm.cost.seconds * len(arm.seeds) for arm in results.arms if arm.cost)
-    return (
-        _environment()
-        .get_template("study.html.j2")
-        .render(
-            results=results,
-            section=section,
-            findings=words.findings(results),
-            arms_chart=arms,
-            cost_chart=costs,
-            seconds=seconds,
-            failures=[
-                (arm.arm.name, seed, why)
-                for arm in results.arms
-                for seed, why in arm.failures.items()
-            ],
-            changes={arm.arm.name: _yaml(dict(arm.arm.changes)) for arm in results.arms},
-            base=results.study.base.read_text(encoding="utf-8"),
-            common=_yaml(section.set) if section.set else "",
-        )
+    pages = environment(Path(__file__).parent)
+    shown = (words.value, words.mean, words.difference, words.p_value, words.unit)
+    pages.filters.update({f.__name__: f for f in shown})
+    return pages.get_template("study.html.j2").render(
+        results=results,
+        section=section,
+        findings=words.findings(results),
+        arms_chart=arms,
+        cost_chart=costs,
+        seconds=seconds,
+        failures=[
+            (arm.arm.name, seed, why) for arm in results.arms for seed, why in arm.failures.items()
+        ],
+        changes={arm.arm.name: _yaml(dict(arm.arm.changes)) for arm in results.arms},
+        base=results.study.base.read_text(encoding="utf-8"),
+        common=_yaml(section.set) if section.set else "",
     )
-
-
-def _environment() -> jinja2.Environment:
-    folders = [Path(__file__).parent, Path(run_report.__file__).parent]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=lambda name: name is not None and not name.endswith(".css"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown = (words.value, words.mean, words.difference, words.p_value, words.unit, count, duration)
-    environment.filters.update({f.__name__: f for f in shown})
-    return environment
-
-
-def _chart(name: str, description: str, draw: Callable[[float], Figure]) -> dict[str, Markup]:
-    """Draws a chart for wide and for narrow windows; the page shows one of them."""
-    return {
-        size: figure_svg(draw(width), f"{name}-{size}", size, description)
-        for size, width in (("wide", WIDE), ("narrow", NARROW))
-    }
 
 
 def _yaml(values: dict[str, Any]) -> str:
