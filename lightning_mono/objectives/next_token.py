@@ -75,7 +75,8 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 some = some.detach().requires_grad_(ctx.wants_rows)
                 asked = [some, *head] if ctx.wants_rows else [*head]
-                loss = _loss(model, some, ids, share)
+                # Through a view: hooks on what a module reads do not stand leaves (FlopCounterMode).
+                loss = _loss(model, some.view_as(some), ids, share)
             total += loss.detach()
             if not asked:
                 continue
