@@ -75,7 +75,7 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 some = some.detach().requires_grad_(ctx.wants_rows)
                 asked = [some, *head] if ctx.wants_rows else [*head]
-                # Through a view: hooks on what a module reads do not stand leaves (FlopCounterMode).
+                # Through a view: hooks on what modules read stand no leaves (FlopCounterMode).
                 loss = _loss(model, some.view_as(some), ids, share)
             total += loss.detach()
             if not asked:
