@@ -39,6 +39,7 @@ def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
         tokens=int((documents != 0).sum()),
         packed=batch.packed,
         plain=plain,
+        even=batch.even,
         spans=None if plain or batch.spans is None else find_spans(documents, branches),
         samples=batch.samples,
     )
