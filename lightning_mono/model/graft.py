@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mono.backbones import Backbone, add_image_tokens, load_backbone
 from lightning_mono.model.assign import assign
-from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig, VitConfig
 from lightning_mono.model.meta import on_meta
 from lightning_mono.model.mono import MonoModel
 from lightning_mono.model.patchifier import build_patchifier
@@ -36,8 +36,9 @@ def graft(
     Args:
         llm: a loaded backbone, or what `load_backbone` takes: a folder in Hugging Face layout, a
             hub id, a GGUF file, a packaged name.
-        patchifier: its settings, or those of them that differ from ``PUBLISHED``, e.g. ``{}`` or
-            ``{"image_size": 224}``; None for a text-only model.
+        patchifier: its settings, or those of them that differ from ``PUBLISHED``, e.g. ``{}``,
+            ``{"image_size": 224}`` or ``{"kind": "vit", "vit": {"layers": 12}}``; None for a
+            text-only model.
         experts: layers by kind, or words for them, e.g. ``{"ffn": "all", "attention": "last:4"}``;
             None for no visual experts.
 
@@ -47,7 +48,7 @@ def graft(
     """
     backbone = llm if isinstance(llm, Backbone) else load_backbone(str(llm))
     if isinstance(patchifier, Mapping):
-        patchifier = PatchifierConfig(**{**PUBLISHED, **patchifier})
+        patchifier = _described(patchifier)
     if not isinstance(experts, ExpertsConfig):
         layers = backbone.config.layers
         experts = ExpertsConfig(**{k: layers_of(v, layers) for k, v in (experts or {}).items()})
@@ -87,6 +88,12 @@ def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
         assign(grown, name, state[name] if name in state else state[_source(name)].clone())
     grown.entries = model.entries
     return grown
+
+
+def _described(settings: Mapping[str, Any]) -> PatchifierConfig:
+    vit = settings.get("vit")
+    known = {**PUBLISHED, **settings}
+    return PatchifierConfig(**known | ({"vit": VitConfig(**vit)} if isinstance(vit, Mapping) else {}))
 
 
 def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
