@@ -91,9 +91,10 @@ def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
 
 
 def _described(settings: Mapping[str, Any]) -> PatchifierConfig:
-    vit = settings.get("vit")
     known = {**PUBLISHED, **settings}
-    return PatchifierConfig(**known | ({"vit": VitConfig(**vit)} if isinstance(vit, Mapping) else {}))
+    if isinstance(known.get("vit"), Mapping):
+        known["vit"] = VitConfig(**known["vit"])
+    return PatchifierConfig(**known)
 
 
 def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
