@@ -43,6 +43,10 @@ class VitConfig:
         if self.norm not in NORM_KINDS:
             raise ValueError(f"no norm {self.norm!r}; there are {', '.join(NORM_KINDS)}")
 
+    def mlp_size(self, width: int) -> int:
+        """Inner channels of an MLP."""
+        return round(width * self.mlp_ratio)
+
 
 @dataclass(frozen=True)
 class PatchifierConfig:

@@ -59,7 +59,7 @@ class VitLayer(nn.Module):
         self.attention = VitAttention(width, config)
         self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.mlp_norm = _norm(width, config)
-        self.mlp = VitMLP(width, round(width * config.mlp_ratio))
+        self.mlp = VitMLP(width, config.mlp_size(width))
         self.mlp_scale = nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, x: Tensor) -> Tensor:
