@@ -85,9 +85,7 @@ def _renamed(ours: dict[str, Tensor]) -> dict[str, Tensor]:
     positions = [ours["vit.class_position"][None], ours["vit.positions"].flatten(0, 1)]
     found = {
         f"{embeddings}.cls_token": ours["vit.class_embedding"][None, None],
-        f"{embeddings}.position_embeddings": torch.cat([ours["vit.class_position"][None], table])[
-            None
-        ],
+        f"{embeddings}.position_embeddings": torch.cat(positions)[None],
     }
     for name, value in ours.items():
         block, _, leaf = name.rpartition(".")
