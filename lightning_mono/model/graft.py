@@ -69,7 +69,7 @@ def graft(
         # An expert must not share its sister's storage, nor the model the backbone's.
         assign(model, name, value.clone())
     if model.patchifier is not None:
-        _match_scale(model)
+        match_scale(model)
     return model
 
 
@@ -131,7 +131,7 @@ def _with_means(weight: Tensor, known: int, tokens: int) -> Tensor:
 
 
 @torch.no_grad()
-def _match_scale(model: MonoModel) -> None:
+def match_scale(model: MonoModel) -> None:
     """Scales the patchifier's output to the spread of the word embeddings."""
     assert model.patchifier is not None
     size = model.patchifier.config.image_size
