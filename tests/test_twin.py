@@ -17,7 +17,7 @@ from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, Patchifie
 from lightning_mono.module import MonoModule
 from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import expand, grouped
-from lightning_mono.recipe import load_recipe
+from lightning_mono.recipe import build_stages, load_recipe
 from lightning_mono.stages import Optim
 from lightning_mono.testing import IMAGE, tiny_backbone, tiny_batch, tiny_decoder
 from lightning_mono.training import fit
@@ -132,6 +132,19 @@ def test_its_groups_are_two_and_one_word_means_both() -> None:
     plain = grouped(name for name, _ in MonoModel(MonoConfig(tiny_decoder())).named_parameters())
     with pytest.raises(RecipeError, match=r"'patchifier\.vit': only model\.patchifier\.kind=vit"):
         expand(["patchifier.vit"], plain)
+
+
+@pytest.mark.parametrize(
+    ("scales", "rates"),
+    [("{patchifier: 0.5}", (0.5, 0.5)), ("{patchifier: 0.5, patchifier.vit: 0.1}", (0.1, 0.5))],
+)
+def test_a_rate_for_the_patchifier_is_one_for_its_parts(
+    scales: str, rates: tuple[float, float], recipe_file: Path
+) -> None:
+    recipe = load_recipe(recipe_file, [*OVERRIDES, f"stages.concept.lr_scale={scales}"])
+    groups = grouped(name for name, _ in MonoModel(TWIN).named_parameters())
+    concept = build_stages(recipe, groups, lambda *_: 5).stages[1]
+    assert tuple(concept.lr_scale[f"patchifier.{part}"] for part in ("vit", "projector")) == rates
 
 
 def test_only_its_matrices_decay() -> None:
