@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -99,16 +99,26 @@ class _Product(torch.autograd.Function):
         return grads[0] @ ctx.linear.expanded(grads[0].dtype), None
 
 
-def quantise(model: nn.Module, scheme: str) -> None:
+def quantise(
+    model: nn.Module,
+    scheme: str,
+    *,
+    groups: Sequence[str] = QUANTISABLE,
+    layer: Callable[[nn.Linear, str], QuantisedLinear] = QuantisedLinear,
+) -> None:
     """Rounds the text matrices of all layers, in place; make experts before, they are copies.
 
     Embeddings, head, norms, patchifier and visual experts stay as they are.
 
     Args:
         scheme: ``nf4`` or ``int8``.
+        groups: whose matrices, where it is to be others.
+        layer: makes what stands in a linear layer's place.
     """
-    for name, linear in list(_text_linears(model)):
-        _put(model, name, QuantisedLinear(linear, scheme))
+    for name in [name for name, _ in model.named_modules()]:
+        linear = matrix_at(model, name, groups)
+        if linear is not None:
+            put(model, name, layer(linear, scheme))
 
 
 def restore(model: nn.Module, full: Mapping[str, Tensor]) -> None:
@@ -132,7 +142,7 @@ def restore(model: nn.Module, full: Mapping[str, Tensor]) -> None:
         sizes = rounded.in_features, rounded.out_features
         linear = nn.Linear(*sizes, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(value, requires_grad=False), rounded.bias
-        _put(model, name, linear)
+        put(model, name, linear)
 
 
 def quantised_linears(model: nn.Module) -> Iterator[tuple[str, QuantisedLinear]]:
@@ -156,15 +166,16 @@ def bytes_by_group(model: nn.Module) -> dict[str, int]:
     return {group: sum(map(sizes.__getitem__, names)) for group, names in grouped(sizes).items()}
 
 
-def _text_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    patterns = [GROUPS[group] for group in QUANTISABLE]
-    for name, module in model.named_modules():
-        text = any(re.fullmatch(pattern, f"{name}.weight") for pattern in patterns)
-        if text and type(module) is nn.Linear:
-            yield name, module
+def matrix_at(model: nn.Module, name: str, groups: Sequence[str]) -> nn.Linear | None:
+    """The plain linear layer of this name, if there is one and its weight is of these groups."""
+    if not any(re.fullmatch(GROUPS[group], f"{name}.weight") for group in groups):
+        return None
+    module = model.get_submodule(name)
+    return module if type(module) is nn.Linear else None
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Makes a module the one of this name."""
     owner, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(owner), leaf, module)
 
