@@ -29,6 +29,7 @@ from lightning_mono.model.quantised import (
     put,
     quantise,
     quantised_linears,
+    slab_height,
 )
 from lightning_mono.params import QUANTISABLE
 
@@ -40,9 +41,6 @@ ANSWERING = (*QUANTISABLE, "experts.ffn", "experts.attention")
 
 FEW: Mapping[str, int] = MappingProxyType({"nf4": 32, "int8": 16})
 """Rows that are multiplied in bfloat16; int8's operator takes longer than slabs beyond."""
-
-SLAB = 2**20
-"""Weights that are expanded at a time."""
 
 GROUP = 32
 """Rows of a matrix that bitsandbytes' CPU operator computes together."""
@@ -150,7 +148,7 @@ class AnsweringLinear(QuantisedLinear):
         return y.to(rows.dtype)
 
     def _slabs(self, rows: Tensor) -> Iterator[Tensor]:
-        height = max(BLOCK, SLAB // self.in_features // BLOCK * BLOCK)
+        height = slab_height(self.in_features)
         for start in range(0, self.out_features, height):
             stop = min(start + height, self.out_features)
             yield F.linear(rows, self._rows(start, stop, rows.dtype))

@@ -30,6 +30,9 @@ from lightning_mono.params import GROUPS, QUANTISABLE, grouped
 BLOCK = 64
 """Weights that share an NF4 scale."""
 
+SLAB = 2**20
+"""Weights that are rounded at a time: memory as large as a matrix is new memory, page by page."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -55,7 +58,7 @@ class QuantisedLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, scheme: str) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        codes, scales = SCHEMES[scheme].encode(linear.weight.detach().float())
+        codes, scales = encoded(linear.weight.detach(), scheme)
         self.scheme = scheme
         self.weight = nn.Parameter(codes, requires_grad=False)
         self.scales = nn.Parameter(scales.view(torch.int32), requires_grad=False)
@@ -79,7 +82,7 @@ class QuantisedLinear(nn.Linear):
         """
         if weight.shape != (self.out_features, self.in_features):
             return False
-        scales = SCHEMES[self.scheme].encode(weight.float())[1]
+        scales = encoded(weight, self.scheme)[1]
         return torch.equal(scales.view(torch.int32), self.scales)
 
     def extra_repr(self) -> str:
@@ -97,6 +100,19 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0] @ ctx.linear.expanded(grads[0].dtype), None
+
+
+def encoded(weight: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
+    """Codes and fp32 scales of a matrix (out, in)."""
+    encode = SCHEMES[scheme].encode
+    parts = [encode(rows.float()) for rows in weight.split(slab_height(weight.shape[1]))]
+    codes, scales = zip(*parts, strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def slab_height(columns: int) -> int:
+    """Rows of a slab: whole blocks of weights, whatever the row's length."""
+    return max(BLOCK, SLAB // columns // BLOCK * BLOCK)
 
 
 def quantise(

@@ -20,7 +20,7 @@ from lightning_mono.checkpoints.folder import load_model, save_model
 from lightning_mono.data.images import ImageProcessor
 from lightning_mono.errors import CheckpointError
 from lightning_mono.inference import Assistant, make_renderer
-from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig, few_bits
+from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig, few_bits, quantised
 from lightning_mono.model.experts import Experts, SwiGLU
 from lightning_mono.model.few_bits import AnsweringLinear, placing, round_to_answer
 from lightning_mono.model.quantised import QuantisedLinear, bitsandbytes, quantised_linears
@@ -70,6 +70,18 @@ def test_a_packed_matrix_expands_to_the_same_bits(
         for start in range(0, 32 * groups, height)
     ]
     assert torch.equal(torch.cat(parts), plain.expanded(dtype))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("columns", [50, 64, 192])
+def test_slabs_are_rounded_as_the_whole_is(
+    scheme: str, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = linear(200, columns).weight.detach()
+    whole = quantised.encoded(weight, scheme)
+    monkeypatch.setattr(quantised, "SLAB", 1)
+    for ours, theirs in zip(quantised.encoded(weight, scheme), whole, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @needs_operator
@@ -128,7 +140,7 @@ def test_few_rows_do_not_see_one_another(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_prompt_gets_the_exact_product(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(few_bits, "SLAB", 64 * 128)
+    monkeypatch.setattr(quantised, "SLAB", 64 * 128)
     whole = linear(160, 128, bias=True)
     layer, plain = AnsweringLinear(whole, scheme), QuantisedLinear(whole, scheme)
     x = torch.randn(few_bits.FEW[scheme] + 1, 128, dtype=torch.float64)
@@ -245,7 +257,7 @@ def test_an_assistant_that_was_told_to_answers_with_few_bits(
         assistant.model.get_submodule(name).weight.data = layer.expanded(torch.float32)
     prompt = assistant.renderer.prompt("is it red?", [PICTURE])
     ours, theirs = (each.model.session().read(**each.inputs([prompt])) for each in (few, assistant))
-    assert (ours - theirs).norm() < 0.02 * theirs.norm()
+    assert (ours - theirs).norm() < 0.05 * theirs.norm()
     (answer,) = few.answer([([PICTURE], "is it red?")], 12)
     with pytest.raises(CheckpointError, match="restore the model's rounded weights"):
         few.save(tmp_path / "again")
