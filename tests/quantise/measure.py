@@ -1,18 +1,20 @@
-"""Few bits against whole weights on this machine: ``python -m tests.quantise.measure``.
+"""Few bits against whole weights: ``OMP_NUM_THREADS=1 python -m tests.quantise.measure``.
 
-Two layers of the 2B model's shape, text alone. All contestants take a step in turn, in an order
-drawn anew each round; what is printed are medians.
+Two layers of the 2B model's shape, text alone, on one thread. All contestants take a step in turn,
+in an order drawn anew each round; what is printed are medians of processor time, which other work
+on the machine does not lengthen as it does the wall's.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
 
-from lightning_mono.bench.timing import Contestant, clock_of, interleaved
+from lightning_mono.bench.timing import Contestant, interleaved
 from lightning_mono.model import MonoModel
 from lightning_mono.model.few_bits import round_to_answer
 from lightning_mono.testing import tiny_config
@@ -27,6 +29,14 @@ KINDS = (
     ("nf4 in bf16", torch.bfloat16, "nf4"),
     ("int8 in bf16", torch.bfloat16, "int8"),
 )
+
+
+class ProcessorClock:
+    def mark(self) -> float:
+        return time.process_time()
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
 
 
 def build(dtype: torch.dtype, scheme: str | None) -> MonoModel:
@@ -64,7 +74,7 @@ def medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
     contestants = {
         name: Contestant(lambda: None, call, lambda _: None) for name, call in work.items()
     }
-    taken = interleaved(contestants, rounds, clock_of(torch.device("cpu")))
+    taken = interleaved(contestants, rounds, ProcessorClock())
     return {name: 1e3 * median(each.forward for each in taken[name]) for name in work}
 
 
@@ -72,9 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
     models = {name: build(dtype, scheme) for name, dtype, scheme in KINDS}
     columns = {"MB": {name: layer_megabytes(model) for name, model in models.items()}}
-    for rows in (1, 4, 16, 32):
+    for rows in (1, 4, 8, 16, 32):
         work = {name: stepping(model, rows, rounds + 4) for name, model in models.items()}
         columns[f"{rows} rows"] = medians(work, rounds)
     work = {name: reading(model, 256) for name, model in models.items()}
