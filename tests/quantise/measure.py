@@ -3,6 +3,9 @@
 Two layers of the 2B model's shape, text alone, on one thread. All contestants take a step in turn,
 in an order drawn anew each round; what is printed are medians of processor time, which other work
 on the machine does not lengthen as it does the wall's.
+
+``--text FILE`` measures instead what rounding costs SmolLM2: the file's first words are read token
+by token, by the CPU's operators and by products with the expanded matrices.
 """
 
 from __future__ import annotations
@@ -10,13 +13,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from lightning_mono.bench.timing import Contestant, interleaved
+from lightning_mono.inference import Assistant
 from lightning_mono.model import MonoModel
-from lightning_mono.model.few_bits import round_to_answer
+from lightning_mono.model.few_bits import AnsweringLinear, round_to_answer
 from lightning_mono.testing import tiny_config
 
 SHAPE = {"hidden_size": 2048, "ffn_size": 8192, "heads": 16, "kv_heads": 8, "head_dim": 128}
@@ -78,11 +84,40 @@ def medians(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
     return {name: 1e3 * median(each.forward for each in taken[name]) for name in work}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
+def log_probabilities(text: str, dtype: torch.dtype, scheme: str | None, *, direct: bool) -> Tensor:
+    """What SmolLM2 expects behind each of the first 500 tokens, (500, vocabulary)."""
+    assistant = Assistant.from_pretrained(
+        "smollm2-135m", device="cpu", dtype=dtype, quantize=scheme
+    )
+    for layer in assistant.model.modules():
+        if isinstance(layer, AnsweringLinear):
+            layer.direct = layer.direct and direct
+    ids = torch.tensor([assistant.renderer.tokenizer.encode(text).ids[:500]])
+    session = assistant.model.session()
+    return torch.cat([session.read(token[None]).log_softmax(-1) for token in ids.T])
+
+
+def divergence(p: Tensor, q: Tensor) -> float:
+    """KL(p, q) of a token, on average, in nats."""
+    return (p.exp() * (p - q)).sum(-1).mean().item()
+
+
+def quality(text: str) -> None:
+    whole = log_probabilities(text, torch.float32, None, direct=False)
+    narrow = log_probabilities(text, torch.bfloat16, None, direct=False)
+    print(f"bf16: KL from fp32 {divergence(whole, narrow):.5f}")
+    for scheme in ("nf4", "int8"):
+        exact, direct = (
+            log_probabilities(text, torch.float32, scheme, direct=each) for each in (False, True)
+        )
+        print(
+            f"{scheme}: KL from fp32 {divergence(whole, exact):.5f}, directly "
+            f"{divergence(whole, direct):.5f}; of the two {divergence(exact, direct):.5f}",
+            flush=True,
+        )
+
+
+def speed(rounds: int) -> None:
     models = {name: build(dtype, scheme) for name, dtype, scheme in KINDS}
     columns = {"MB": {name: layer_megabytes(model) for name, model in models.items()}}
     for rows in (1, 4, 8, 16, 32):
@@ -94,6 +129,18 @@ def main() -> None:
     for name in models:
         cells = (f"{column[name]:.1f}" for column in columns.values())
         print("|", " | ".join([name, *cells]), "|", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--text", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.text is None:
+        speed(arguments.rounds)
+    else:
+        quality(arguments.text.read_text())
 
 
 if __name__ == "__main__":
