@@ -1,0 +1,75 @@
+"""Requests in their slots: what is known of each, and which id comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_mono.engine.ticket import Ticket
+from lightning_mono.model.sampling import COLDEST
+
+
+@dataclass(eq=False)
+class Row:
+    """A request that has a slot.
+
+    Attributes:
+        ticket: the answer as it grows.
+        keys: of each piece of its prompt, for the prefix cache; none where that is off.
+        length: tokens whose keys and values are in the slot.
+        piece: which piece of the prompt is read next.
+        generator: what its sampling draws from; None for greedy ones.
+        seen: ids that its repetition penalty counts, (1, vocabulary) bool; None where it has none.
+    """
+
+    ticket: Ticket
+    keys: list[bytes]
+    length: int = 0
+    piece: int = 0
+    generator: torch.Generator | None = None
+    seen: Tensor | None = None
+
+    @classmethod
+    def open(cls, ticket: Ticket, keys: list[bytes], vocabulary: int, device: torch.device) -> Row:
+        """A row of which nothing is read."""
+        row, request = cls(ticket, keys), ticket.request
+        if request.sampling.temperature >= COLDEST:
+            row.generator = torch.Generator(device)
+            if request.seed is None:
+                row.generator.seed()
+            else:
+                row.generator.manual_seed(request.seed)
+        if request.sampling.repetition_penalty != 1.0:
+            words = torch.from_numpy(ticket.prompt.ids[~ticket.prompt.visual]).to(device)
+            row.seen = torch.zeros(1, vocabulary, dtype=torch.bool, device=device)
+            row.seen[0, words] = True
+        return row
+
+    @property
+    def plain(self) -> bool:
+        """Takes the most likely id, whatever was seen."""
+        return self.generator is None and self.seen is None
+
+
+def pick(logits: Tensor, rows: list[Row]) -> Tensor:
+    """Chooses the next id of each row, by its own settings: (rows,) int64.
+
+    Where logits are not finite it is -1: what the caller reads anyway says so.
+
+    Args:
+        logits: (rows, vocabulary) fp32.
+    """
+    ids = logits.argmax(-1)
+    finite = logits.gather(1, ids[:, None])[:, 0].isfinite()
+    if not all(row.plain for row in rows):
+        logits = logits.where(finite[:, None], 0.0)  # drawing from NaN would end the process
+    for at, row in enumerate(rows):
+        if row.plain:
+            continue
+        sampling = row.ticket.request.sampling
+        ids[at : at + 1] = sampling.pick(logits[at : at + 1], row.seen, row.generator)
+        if row.seen is not None:
+            row.seen.scatter_(1, ids[at : at + 1, None], True)
+    return ids.where(finite, -1)
