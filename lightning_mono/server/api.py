@@ -24,6 +24,7 @@ from lightning_mono.server.jobs import (
     Job,
     Message,
     Piece,
+    Refused,
 )
 from lightning_mono.server.parent import leave_to_parent
 from lightning_mono.server.refusal import Refusal
@@ -32,6 +33,8 @@ from lightning_mono.server.spec import ChatSpec
 
 if TYPE_CHECKING:
     from lightning_mono.engine import Ticket
+
+    Work = tuple[Job, Ticket] | Refusal | Count | None
 
 CONTEXT = 4096
 """Tokens of a request, where neither settings nor model say less."""
@@ -51,7 +54,8 @@ class ChatAPI(ls.LitAPI):
     """
 
     def __init__(self, settings: Settings, failed: Connection) -> None:
-        super().__init__(enable_async=True, spec=ChatSpec(settings))
+        self.chat = ChatSpec(settings)
+        super().__init__(enable_async=True, spec=self.chat)
         self.settings = settings
         self._failed = failed
 
@@ -107,7 +111,7 @@ class ChatAPI(ls.LitAPI):
         ).start()
         self._tickets: dict[str, Ticket | None] = {}  # of jobs that somebody waits for
 
-    async def decode_request(self, request: Message) -> tuple[Job, Ticket] | Count | None:
+    async def decode_request(self, request: Message) -> Work:
         """Hands a job to the engine, or takes back the one that a cancellation names."""
         if isinstance(request, Count):
             return request
@@ -119,18 +123,20 @@ class ChatAPI(ls.LitAPI):
         self._tickets[request.id] = None
         try:
             ticket = await asyncio.to_thread(self._submit, request)
-        except BaseException:
+        except Refusal as refusal:
             self._tickets.pop(request.id, None)
-            raise
+            return refusal
         if request.id in self._tickets:
             self._tickets[request.id] = ticket
         else:
             ticket.cancel()
         return request, ticket
 
-    async def predict(self, x: tuple[Job, Ticket] | Count | None) -> AsyncIterator[Event]:
-        """Yields what there is to say: the events of an answer, or counts."""
-        if isinstance(x, Count):
+    async def predict(self, x: Work) -> AsyncIterator[Event]:
+        """Yields what there is to say: the events of an answer, why there is none, or counts."""
+        if isinstance(x, Refusal):
+            yield Refused(x.status_code, x.detail)
+        elif isinstance(x, Count):
             yield Counted(asdict(self.engine.stats()))
         elif x is not None:
             async for event in self._answer(*x):

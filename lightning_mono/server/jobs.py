@@ -82,10 +82,23 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The job gets no answer; as :class:`~lightning_mono.server.refusal.Refusal` says it.
+
+    Attributes:
+        status: of HTTP.
+        detail: message, param and code.
+    """
+
+    status: int
+    detail: dict[str, str | None]
+
+
+@dataclass(frozen=True)
 class Counted:
     """What the engine is doing and has done, by name."""
 
     counts: dict[str, int]
 
 
-Event = Accepted | Piece | Ended | Counted
+Event = Accepted | Piece | Ended | Refused | Counted

@@ -10,6 +10,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
 
 import litserve as ls
 from fastapi import FastAPI
@@ -23,8 +26,8 @@ from lightning_mono.server.settings import Settings
 
 GRACE = 5
 """Seconds that answers get to end when the server is told to stop; then they are cut off."""
-MARGIN = 5
-"""Seconds beyond, before a process that has not ended is killed."""
+MARGIN = 3
+"""Seconds beyond, until what has not ended then is killed."""
 
 
 class ServerError(UserError):
@@ -45,19 +48,43 @@ class ChatServer(ls.LitServer):
             model_metadata={"model": api.settings.name},
             disable_openapi_url=True,
         )
-        self.settings = api.settings
-        self.uvicorn_graceful_timeout = GRACE
+        self.settings, self.spec = api.settings, api.chat
+        self.processes: list[BaseProcess] = []
+        self.died = False
+        self.uvicorn_graceful_timeout = GRACE + MARGIN
         self.app.add_exception_handler(HTTPException, refuse)
         self.app.add_exception_handler(Exception, refuse)
+
+    def launch_inference_worker(self, lit_api: ls.LitAPI) -> list[BaseProcess]:
+        workers: list[BaseProcess] = super().launch_inference_worker(lit_api)
+        self.processes += workers
+        return workers
+
+    def _start_server(self, *args: Any, **kwargs: Any) -> dict[int, BaseProcess]:
+        servers: dict[int, BaseProcess] = super()._start_server(*args, **kwargs)
+        self.processes += servers.values()
+        return servers
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Runs in the process that speaks HTTP."""
         leave_to_parent()
+        self._end_answers_on_sigterm()
         async with super().lifespan(app):
             announced = asyncio.create_task(self._announce())
             yield
             announced.cancel()
+
+    def _end_answers_on_sigterm(self) -> None:
+        """Uvicorn waits for answers, and would cut off those that take too long without a word."""
+        loop, waits = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(loop.call_later, GRACE, self.spec.end_answers)
+            if callable(waits):
+                waits(number, frame)
+
+        signal.signal(signal.SIGTERM, end)
 
     async def _announce(self) -> None:
         host, port = self.settings.host, self.settings.port
@@ -88,18 +115,24 @@ def serve(settings: Settings) -> None:
     server = ChatServer(ChatAPI(settings, tell))
     _watch(server)
     try:
-        server.run(
-            host=settings.host,
-            port=settings.port,
-            num_api_servers=1,  # uploads are kept in its memory
-            api_server_worker_type="process",
-            log_level="warning",
-            generate_client_file=False,
-        )
-    except (RuntimeError, ChildProcessError) as error:
-        if failed.poll():
-            raise CheckpointError(failed.recv()) from error
-        raise ServerError("a process of the server died; its log says why") from error
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(
+                host=settings.host,
+                port=settings.port,
+                num_api_servers=1,  # uploads are kept in its memory
+                api_server_worker_type="process",
+                log_level="warning",
+                generate_client_file=False,
+            )
+    except RuntimeError:  # LitServe's, of a worker that could not be set up
+        server.died = True
+    finally:
+        for process in server.processes:  # what was stopped before it ran is still there
+            process.terminate()
+    if failed.poll():
+        raise CheckpointError(failed.recv())
+    if server.died:
+        raise ServerError("a process of the server died; its log says why")
 
 
 def _check_address(host: str, port: int) -> None:
@@ -122,15 +155,16 @@ def _watch(server: ChatServer) -> None:
     """
     main = os.getpid()
 
-    def end(number: int, frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() != main:
+            return
+        if number == signal.SIGCHLD and all(one.is_alive() for one in server.processes):
             return
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(one, signal.SIG_IGN if one != signal.SIGCHLD else signal.SIG_DFL)
-        server.uvicorn_graceful_timeout = GRACE + MARGIN
-        if number == signal.SIGCHLD:
-            raise ChildProcessError
-        raise KeyboardInterrupt
+        server.uvicorn_graceful_timeout = GRACE + 2 * MARGIN  # of uvicorn's process, from here on
+        server.died = number == signal.SIGCHLD
+        raise KeyboardInterrupt  # what LitServe stops for without asking its queues, which may hang
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGCHLD, end)

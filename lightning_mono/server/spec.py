@@ -21,7 +21,17 @@ from starlette.exceptions import HTTPException
 from lightning_mono.server import pictures, remote
 from lightning_mono.server.content import read_talk
 from lightning_mono.server.files import PURPOSES, Files
-from lightning_mono.server.jobs import Cancel, Count, Counted, Ended, Event, Job, Message, Piece
+from lightning_mono.server.jobs import (
+    Cancel,
+    Count,
+    Counted,
+    Ended,
+    Event,
+    Job,
+    Message,
+    Piece,
+    Refused,
+)
 from lightning_mono.server.protocol import ChatRequest, File, Image, read_request
 from lightning_mono.server.refusal import Refusal
 from lightning_mono.server.replies import Reply, failure
@@ -204,6 +214,13 @@ class ChatSpec(LitSpec):
         data = await remote.fetch(url, limits.image_bytes, field)
         pictures.check(data, limits, field)
         return data
+
+    def end_answers(self) -> None:
+        """Breaks off what is still being answered."""
+        detail = {"message": "the server is shutting down", "param": None, "code": "shutdown"}
+        for item in self.response_buffer.values():
+            item.response_queue.appendleft((Refused(503, detail), LitAPIStatus.OK))
+            item.event.set()
 
     def _check_place(self) -> None:
         limits = self.settings.limits
