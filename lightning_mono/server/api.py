@@ -154,20 +154,22 @@ class ChatAPI(ls.LitAPI):
 
     async def _answer(self, job: Job, ticket: Ticket) -> AsyncIterator[Event]:
         answer = self.assistant.new_answer(job.stop)
+        text, read = "", 0
         try:
             yield Accepted()
             async for id in ticket:
-                piece = answer.add(id)
-                if piece:
-                    yield Piece(piece)
+                text, read = text + answer.add(id), read + 1
                 if answer.done:
                     break
+                if text and read == ticket.new_tokens:  # else more is there already: say it at once
+                    yield Piece(text)
+                    text = ""
         finally:
             ticket.cancel()  # of stop strings the engine knows nothing
             self._tickets.pop(job.id, None)
-        rest = answer.rest()
-        if rest:
-            yield Piece(rest)
+        text += answer.rest()
+        if text:
+            yield Piece(text)
         new = len(answer.ids) + (answer.ended_by is not None)
         reason = "stop" if answer.done else "length"
         yield Ended(reason, ticket.prompt_tokens, ticket.cached_tokens, new)

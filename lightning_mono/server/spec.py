@@ -160,13 +160,11 @@ class ChatSpec(LitSpec):
             await self._send(message)
             said = self.data_streamer(item.response_queue, item.event, send_status=True)
             async for event, status in said:
-                if status == LitAPIStatus.ERROR:
-                    over = True
-                    raise (
-                        event
-                        if isinstance(event, HTTPException)
-                        else HTTPException(500, "the answer failed; the server's log says why")
-                    )
+                over = status == LitAPIStatus.ERROR or isinstance(event, Refused)
+                if isinstance(event, Refused):
+                    raise HTTPException(event.status, event.detail)
+                if over:
+                    raise HTTPException(500, "the answer failed; the server's log says why")
                 yield event
             over = True
         finally:
