@@ -101,6 +101,8 @@ def _tiles(request: Request, model: MonoModel) -> tuple[np.ndarray, int]:
             f"divides; got {tiles.shape}"
         )
     tiles = np.ascontiguousarray(tiles, dtype=np.float32)
+    if not np.isfinite(tiles).all():
+        raise RequestRefused("pixel_values hold NaN or infinity")
     return tiles, patchifier.tokens_of(torch.from_numpy(tiles))
 
 
