@@ -204,7 +204,7 @@ class Engine:
             self._last[slot] = first[0]
 
     def _read_piece(self, row: Row) -> Tensor | None:
-        """The first id, (1,) int64, behind the last piece."""
+        """The first id, (1,) int64, behind the last piece, which is read even where it is known."""
         prompt, slot = row.ticket.prompt, len(self._rows)
         last = len(prompt.pieces) - 1
         while row.keys and row.piece < last and (known := self._prefix.get(row.keys[row.piece])):
@@ -222,12 +222,10 @@ class Engine:
         )
         self._counts["passes"] += 1
         row.length = piece.end
-        if row.piece == last:
-            return pick(self.model.logits(hidden[:, -1]).float(), [row])
-        if row.keys:
+        if row.keys and row.keys[row.piece] not in self._prefix:
             self._prefix.put(row.keys[row.piece], *self._slots.read(slot, piece.start, piece.end))
         row.piece += 1
-        return None
+        return None if row.piece <= last else pick(self.model.logits(hidden[:, -1]).float(), [row])
 
     def _view(self, prompt: Prompt) -> int:
         """Tokens on which the prompt's rotary frequencies depend; 0 where they do not."""

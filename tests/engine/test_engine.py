@@ -44,6 +44,7 @@ requests = st.builds(
     max_new_tokens=st.integers(1, 9),
     sampling=samplings,
     stop_ids=st.lists(words, max_size=12).map(tuple),
+    marks=st.lists(st.integers(0, 25), max_size=2).map(tuple),
 )
 
 

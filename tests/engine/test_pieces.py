@@ -21,12 +21,15 @@ def _visual(parts: list[int | str]) -> np.ndarray:
     return np.concatenate([np.array(x, dtype=bool) for x in flags])
 
 
-@given(parts=runs, bound=bounds)
+marks = st.lists(st.integers(-1, 150), max_size=4)
+
+
+@given(parts=runs, bound=bounds, marks=marks)
 def test_pieces_are_the_prompt_in_whole_tiles_and_no_longer_than_may_be(
-    parts: list[int | str], bound: tuple[int, int]
+    parts: list[int | str], bound: tuple[int, int], marks: list[int]
 ) -> None:
     visual = _visual(parts)
-    pieces = cut(visual, A_TILE, *bound)
+    pieces = cut(visual, A_TILE, *bound, marks)
     assert pieces[0].start == pieces[0].first == 0
     assert pieces[-1].end == len(visual)
     assert pieces[-1].last == visual.sum() // A_TILE
@@ -35,6 +38,8 @@ def test_pieces_are_the_prompt_in_whole_tiles_and_no_longer_than_may_be(
         tokens = piece.end - piece.start
         assert visual[piece.start : piece.end].sum() == (piece.last - piece.first) * A_TILE
         assert 0 < tokens <= max(bound[0], A_TILE)
+    ends = {piece.end for piece in pieces}
+    assert {at for at in marks if 0 < at < len(visual) and not visual[at - 1]} <= ends
 
 
 @given(parts=runs, others=runs, own=runs, bound=bounds)
@@ -61,14 +66,15 @@ def test_an_image_ends_a_piece(parts: list[int | str], bound: tuple[int, int]) -
 
 
 @pytest.mark.parametrize(
-    ("parts", "ends"),
+    ("parts", "marks", "ends"),
     [
-        ([100], [100]),
-        ([2000], [128, 256, 512, 1024, 1536, 2000]),
-        ([40, "tile", 20], [44, 64]),
-        ([300, "tile", 20], [128, 256, 304, 324]),
-        ([510, "tile", 300], [128, 256, 514, 642, 770, 814]),
+        ([100], [], [100]),
+        ([700], [30, 300], [30, 158, 286, 300, 428, 556, 700]),
+        ([2000], [], [128, 256, 512, 1024, 1536, 2000]),
+        ([40, "tile", 20], [], [44, 64]),
+        ([300, "tile", 20], [], [128, 256, 304, 324]),
+        ([510, "tile", 300], [], [128, 256, 514, 642, 770, 814]),
     ],
 )
-def test_cuts_as_documented(parts: list[int | str], ends: list[int]) -> None:
-    assert [piece.end for piece in cut(_visual(parts), A_TILE, 512, 128)] == ends
+def test_cuts_as_documented(parts: list[int | str], marks: list[int], ends: list[int]) -> None:
+    assert [piece.end for piece in cut(_visual(parts), A_TILE, 512, 128, marks)] == ends

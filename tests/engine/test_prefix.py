@@ -119,13 +119,29 @@ def test_two_who_ask_at_once_about_one_image_read_it_once(monkeypatch: pytest.Mo
     assert [ticket.cached_tokens for ticket in tickets] == [0, 5, 5, 5]
 
 
+def test_a_marked_beginning_is_found_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system message, then a conversation that goes on behind its first prompt."""
+    seen = Seen(monkeypatch)
+    engine = Engine(MODEL, EngineSettings(**ROOM, prefix_bytes=10**7))
+    system, first = SYSTEM, [*SYSTEM, *TILE, 5, 6]
+    _ask(engine, request(first, max_new_tokens=1, marks=(len(system),)))
+    seen.take()
+    other = request([*system, 9, 9], max_new_tokens=1, marks=(len(system),))
+    assert _ask(engine, other) == alone(MODEL, other)
+    assert seen.take().read[:2] == [9, 9]
+    further = request([*first, 7, 8, 9], max_new_tokens=1, marks=(len(system), len(first)))
+    assert _ask(engine, further) == alone(MODEL, further)
+    assert seen.take().read[:3] == [7, 8, 9]
+
+
 def test_what_was_read_last_is_kept_and_the_bound_holds() -> None:
-    a_piece = 2 * 2 * 2 * 4 * 4 * (1 + 4)  # keys and values, layers, heads, channels, bytes; tokens
-    engine = Engine(MODEL, EngineSettings(**ROOM, prefix_bytes=3 * a_piece))
+    a_token = 2 * 2 * 2 * 4 * 4  # keys and values, layers, heads, channels, bytes
+    most = 3 * (1 + 4 + 1) * a_token
+    engine = Engine(MODEL, EngineSettings(**ROOM, prefix_bytes=most))
     for seed in (0, 1, 2, 0, 3):  # 0 is asked about again, so 1 goes for 3
         _ask(engine, request([5, *TILE, 6], seed=seed))
-        assert engine.stats().prefix_bytes <= 3 * a_piece
-    assert engine.stats().prefix_pieces == 3
+        assert engine.stats().prefix_bytes <= most
+    assert engine.stats().prefix_pieces == 6
     found = []
     for seed in (0, 2, 3, 1):
         ticket = engine.submit(request([5, *TILE, 6], seed=seed))
