@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -183,24 +184,27 @@ class Engine:
         """Reads one piece, behind those that are known; the last one gives the first id."""
         try:
             first = self._read_piece(row)
+            id = None if first is None else int(first)
         except Exception as error:
-            self._reading = None
-            self._end(row, error)
+            self._stop_reading(row, error)
             return
-        if first is None:
+        if first is None or id is None:
+            return
+        if id < 0:
+            self._stop_reading(row, EngineError(NOT_FINITE))
             return
         self._reading = None
         self._counts["prompt_tokens"] += row.length
         self._counts["cached_tokens"] += row.ticket.cached_tokens
         self._prefix.touch(row.keys)
-        if self._say(row, int(first)):
+        if self._say(row, id):
             slot = len(self._rows)
             self._rows.append(row)
             self._lengths[slot] = row.length
             self._last[slot] = first[0]
 
     def _read_piece(self, row: Row) -> Tensor | None:
-        """The first id, (1,) int64, behind the last piece."""
+        """The first id, (1,) int64, behind the last piece, which is read even where it is known."""
         prompt, slot = row.ticket.prompt, len(self._rows)
         last = len(prompt.pieces) - 1
         while row.keys and row.piece < last and (known := self._prefix.get(row.keys[row.piece])):
@@ -218,12 +222,10 @@ class Engine:
         )
         self._counts["passes"] += 1
         row.length = piece.end
-        if row.piece == last:
-            return pick(self.model.logits(hidden[:, -1]).float(), [row])
-        if row.keys:
+        if row.keys and row.keys[row.piece] not in self._prefix:
             self._prefix.put(row.keys[row.piece], *self._slots.read(slot, piece.start, piece.end))
         row.piece += 1
-        return None
+        return None if row.piece <= last else pick(self.model.logits(hidden[:, -1]).float(), [row])
 
     def _view(self, prompt: Prompt) -> int:
         """Tokens on which the prompt's rotary frequencies depend; 0 where they do not."""
@@ -237,13 +239,20 @@ class Engine:
         try:
             said = self._next(rows)
         except Exception as error:
-            for slot in reversed(range(len(rows))):
-                self._end(rows[slot], error)
-                self._leave(slot)
+            for slot, row in enumerate(rows):
+                self._end(row, error)
+                self._slots.clear(slot)
+            self._leave(range(len(rows)))
             return
-        for slot in reversed(range(len(rows))):
-            if not self._say(rows[slot], said[slot]):
-                self._leave(slot)
+        gone = []
+        for slot, (row, id) in enumerate(zip(rows, said, strict=True)):
+            if id < 0:
+                self._end(row, EngineError(NOT_FINITE))
+                self._slots.clear(slot)
+                gone.append(slot)
+            elif not self._say(row, id):
+                gone.append(slot)
+        self._leave(gone)
 
     def _next(self, rows: list[Row]) -> list[int]:
         count = len(rows)
@@ -265,44 +274,52 @@ class Engine:
 
     def _say(self, row: Row, id: int) -> bool:
         """Hands an id to whoever asked; whether the row goes on."""
-        if id < 0:
-            self._end(row, EngineError(NOT_FINITE))
-            return False
         row.ticket.add(id)
         self._counts["new_tokens"] += 1
         reason = row.ticket.finish_reason
-        self._counts[reason or "further"] += 1
+        if reason is not None:
+            self._counts[reason] += 1
         return reason is None
 
     # -- leaving ----------------------------------------------------------------------------
 
-    def _leave(self, slot: int) -> None:
-        """Frees a slot; the last running row takes it, and the one being read stays behind."""
-        last = len(self._rows) - 1
-        row = self._rows.pop()
-        if slot < last:
-            self._slots.move(last, slot, row.length)
-            self._lengths[slot], self._last[slot] = self._lengths[last], self._last[last]
-            self._rows[slot] = row
+    def _leave(self, gone: Collection[int]) -> None:
+        """Frees slots; the last running rows fill the gaps, and the one being read closes up."""
+        if not gone:
+            return
+        count = len(self._rows)
+        left = count - len(gone)
+        last = (slot for slot in reversed(range(count)) if slot not in gone)
+        for gap in sorted(slot for slot in gone if slot < left):
+            source = next(last)
+            row = self._rows[gap] = self._rows[source]
+            self._slots.move(source, gap, row.length)
+            self._lengths[gap], self._last[gap] = self._lengths[source], self._last[source]
+        del self._rows[left:]
         if self._reading is not None:
-            self._slots.move(last + 1, last, self._reading.length)
+            self._slots.move(count, left, self._reading.length)
 
     def _drop_cancelled(self) -> None:
         if not self._cancelled:
             return
         self._cancelled = False
-        for slot in reversed(range(len(self._rows))):
-            if self._rows[slot].ticket.cancelled:
-                self._end(self._rows[slot])
-                self._leave(slot)
+        gone = [slot for slot, row in enumerate(self._rows) if row.ticket.cancelled]
+        for slot in gone:
+            self._end(self._rows[slot])
+        self._leave(gone)
         if self._reading is not None and self._reading.ticket.cancelled:
-            self._end(self._reading)
-            self._reading = None
+            self._stop_reading(self._reading)
         with self._changed:
-            gone = [row for row in self._waiting if row.ticket.cancelled]
+            dropped = [row for row in self._waiting if row.ticket.cancelled]
             self._waiting = deque(row for row in self._waiting if not row.ticket.cancelled)
-        for row in gone:
+        for row in dropped:
             self._end(row)
+
+    def _stop_reading(self, row: Row, error: Exception | None = None) -> None:
+        """Ends a row whose prompt was not read to its end."""
+        self._reading = None
+        self._end(row, error)
+        self._slots.clear(len(self._rows))
 
     def _end(self, row: Row, error: Exception | None = None) -> None:
         reason = "cancelled" if error is None else "error"
@@ -311,9 +328,9 @@ class Engine:
 
     def _fail_all(self, error: Exception) -> None:
         """Ends all that have a slot."""
-        rows, reading = self._rows, self._reading
+        rows = [*self._rows, self._reading] if self._reading else self._rows
         self._rows, self._reading = [], None
-        for row in [*rows, *([reading] if reading else [])]:
+        for row in rows:
             self._end(row, error)
 
     def _notice(self) -> None:

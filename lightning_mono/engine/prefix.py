@@ -22,6 +22,9 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._kept
+
     def get(self, key: bytes) -> tuple[Tensor, Tensor] | None:
         """What was put under a key, where it still is."""
         found = self._kept.get(key)
@@ -30,9 +33,9 @@ class PrefixCache:
         return found
 
     def put(self, key: bytes, keys: Tensor, values: Tensor) -> None:
-        """Keeps (layers, kv heads, tokens, head_dim) each, where they fit at all."""
+        """Keeps (layers, kv heads, tokens, head_dim) each under a new key, if they fit at all."""
         size = keys.nbytes + values.nbytes
-        if size > self.most or key in self._kept:
+        if size > self.most:
             return
         while self.nbytes + size > self.most:
             _, gone = self._kept.popitem(last=False)

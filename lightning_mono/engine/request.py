@@ -30,6 +30,8 @@ class Request:
         stop_ids: an answer ends with the first of these.
         seed: makes sampling repeatable, whatever else the engine answers meanwhile; by default a
             fresh one is drawn.
+        marks: where, in tokens, something ends that other prompts may begin with too: a system
+            message, the conversation so far. The prefix cache then holds it exactly.
     """
 
     input_ids: np.ndarray
@@ -38,6 +40,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop_ids: tuple[int, ...] = ()
     seed: int | None = None
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def read_prompt(request: Request, model: MonoModel, settings: EngineSettings) ->
         )
     tiles, a_tile = _tiles(request, model)
     visual = _visual(ids, model, len(tiles) * a_tile, a_tile)
-    return Prompt(ids, visual, tiles, cut(visual, a_tile, settings.chunk, settings.block))
+    pieces = cut(visual, a_tile, settings.chunk, settings.block, request.marks)
+    return Prompt(ids, visual, tiles, pieces)
 
 
 def _tiles(request: Request, model: MonoModel) -> tuple[np.ndarray, int]:
@@ -101,6 +105,8 @@ def _tiles(request: Request, model: MonoModel) -> tuple[np.ndarray, int]:
             f"divides; got {tiles.shape}"
         )
     tiles = np.ascontiguousarray(tiles, dtype=np.float32)
+    if not np.isfinite(tiles).all():
+        raise RequestRefused("pixel_values hold NaN or infinity")
     return tiles, patchifier.tokens_of(torch.from_numpy(tiles))
 
 

@@ -41,6 +41,11 @@ class Slots:
         for kept in (self.keys, self.values):
             kept[:, target, :, :tokens] = kept[:, source, :, :tokens]
 
+    def clear(self, row: int) -> None:
+        """Forgets a row that may hold NaN: a weight of 0 does not hide it from rows behind."""
+        for kept in (self.keys, self.values):
+            kept[:, row] = 0
+
     def read(self, row: int, start: int, end: int) -> tuple[Tensor, Tensor]:
         """Copies of a row's keys and values: (layers, kv heads, end - start, head_dim) each."""
         return self.keys[:, row, :, start:end].clone(), self.values[:, row, :, start:end].clone()

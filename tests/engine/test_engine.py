@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_mono.backbones.config import RopeScaling
 from lightning_mono.engine import Engine, EngineSettings, Request, Ticket
-from lightning_mono.model import MonoModel
+from lightning_mono.model import Batch, ExpertsConfig, MonoModel
+from lightning_mono.model.quantised import quantise
 from lightning_mono.model.sampling import Sampling
-from lightning_mono.testing import IMAGE, tiny_config, tiny_model
+from lightning_mono.testing import tiny_config, tiny_model
+
+from .asking import TILE, alone, drive, request
 
 MODEL = tiny_model(dtype=torch.float64)
-TILE = [IMAGE] * 4
-
-
-def alone(model: MonoModel, request: Request) -> list[int]:
-    """What a session of its own says to a request."""
-    sampling = request.sampling
-    tiles = request.pixel_values
-    steps = model.session().stream(
-        torch.from_numpy(request.input_ids)[None],
-        None if tiles is None or not len(tiles) else torch.from_numpy(tiles),
-        max_new_tokens=request.max_new_tokens,
-        stop_ids=request.stop_ids,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        repetition_penalty=sampling.repetition_penalty,
-        seed=request.seed,
-    )
-    return [int(step[0]) for step in steps]
-
-
-def drive(engine: Engine) -> None:
-    while engine.step():
-        pass
-
-
-def request(ids: list[int], *, seed: int = 0, **changes: object) -> Request:
-    """A request with random tiles for its image tokens."""
-    tiles = np.random.default_rng(seed).standard_normal((ids.count(IMAGE) // 4, 3, 16, 16))
-    settings = {"max_new_tokens": 5, "seed": seed, **changes}
-    return Request(np.array(ids), tiles.astype(np.float32), **settings)  # type: ignore[arg-type]
-
 
 words = st.integers(4, 63)
 prompts = st.builds(
@@ -72,6 +44,7 @@ requests = st.builds(
     max_new_tokens=st.integers(1, 9),
     sampling=samplings,
     stop_ids=st.lists(words, max_size=12).map(tuple),
+    marks=st.lists(st.integers(0, 25), max_size=2).map(tuple),
 )
 
 
@@ -138,16 +111,76 @@ def test_any_schedule_gives_each_request_its_own_answer(
 
 
 def test_a_text_model_serves_too() -> None:
-    model = tiny_model(tiny_config(), dtype=torch.float64)
+    config = replace(tiny_config(ExpertsConfig()), patchifier=None, image_context_id=None)
+    model = tiny_model(config, dtype=torch.float64)
     engine = Engine(model, EngineSettings(slots=2, capacity=32))
     tickets = [engine.submit(request([5 + n, 6, 7])) for n in range(3)]
     drive(engine)
-    for ticket in tickets:
-        assert ticket.ids == alone(model, ticket.request)
+    assert [ticket.ids for ticket in tickets] == [alone(model, t.request) for t in tickets]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_threads_may_ask_and_read(seed: int) -> None:
-    with Engine(MODEL, EngineSettings(slots=2, capacity=32)) as engine:
-        tickets = [engine.submit(request([5 + n, 6, 7], seed=seed)) for n in range(5)]
-        assert [list(ticket) for ticket in tickets] == [alone(MODEL, t.request) for t in tickets]
+@pytest.mark.parametrize("scheme", ["nf4", "int8"])
+def test_a_model_with_text_weights_of_few_bits_serves_too(scheme: str) -> None:
+    model = tiny_model(dtype=torch.float64)
+    quantise(model, scheme)
+    engine = Engine(model, EngineSettings(slots=3, capacity=32, prefix_bytes=10**6))
+    tickets = [engine.submit(request([5 + n, *TILE, 6, 7])) for n in range(4)]
+    drive(engine)
+    assert [ticket.ids for ticket in tickets] == [alone(model, t.request) for t in tickets]
+
+
+@pytest.mark.parametrize("factor", [2.0, 8.0])
+def test_frequencies_that_depend_on_the_length_are_those_of_each_request(factor: float) -> None:
+    """Prompts and answers on either side of the length at which dynamic scaling sets in."""
+    scaling = RopeScaling("dynamic", factor)
+    model = tiny_model(tiny_config(rope_scaling=scaling, max_positions=12), dtype=torch.float64)
+    room = EngineSettings(slots=4, capacity=64, chunk=6, block=3, prefix_bytes=10**6)
+    engine = Engine(model, room)
+    prompts = [list(range(5, 5 + n)) for n in (4, 7, 11, 12, 13, 20)]
+    tickets = [engine.submit(request([*p, *TILE, 9], max_new_tokens=12)) for p in prompts * 2]
+    drive(engine)
+    assert [ticket.ids for ticket in tickets] == [alone(model, t.request) for t in tickets]
+    assert engine.stats().cached_tokens > 0
+
+
+def test_answers_under_way_go_on_while_a_long_prompt_is_read() -> None:
+    engine = Engine(MODEL, EngineSettings(slots=2, capacity=64, chunk=4, block=4))
+    short = engine.submit(request([5], max_new_tokens=40))
+    engine.step()
+    long = engine.submit(request(list(range(4, 34))))
+    grown = []
+    while not long.ids:
+        engine.step()
+        grown.append(len(short.ids))
+    assert engine.stats().passes == 1 + 8
+    assert grown[-1] - 1 == 8, "a token before each pass"
+
+
+def test_memory_is_taken_once() -> None:
+    engine = Engine(MODEL, EngineSettings(slots=3, capacity=32))
+    places = engine._slots.keys.data_ptr(), engine._slots.values.data_ptr()
+    assert engine.stats().slot_bytes == 2 * 8 * (2 * 3 * 2 * 32 * 4)
+    for count in (1, 3, 7):
+        for n in range(count):
+            engine.submit(request([5 + n, 6]))
+        drive(engine)
+        assert places == (engine._slots.keys.data_ptr(), engine._slots.values.data_ptr())
+
+
+def test_a_step_runs_the_model_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    hidden = MonoModel.hidden
+
+    def spy(self: MonoModel, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        seen.append(tuple(batch.input_ids.shape))
+        return hidden(self, batch, **kwargs)
+
+    monkeypatch.setattr(MonoModel, "hidden", spy)
+    engine = Engine(MODEL, EngineSettings(slots=4, capacity=32))
+    for n in range(4):
+        engine.submit(request([5 + n] * (n + 1), max_new_tokens=8))
+    drive(engine)
+    assert [shape for shape in seen if shape[1] > 1] == [(1, 2), (1, 3), (1, 4)]
+    assert [len for len, width in seen if width == 1][:1] == [1]
+    assert max(seen) == (4, 1)
+    assert len(seen) == 4 + 3 + 7, "prompts, steps until the last has joined, then all at once"
