@@ -11,6 +11,7 @@ from lightning_mono.server.protocol import (
     ChatRequest,
     File,
     Image,
+    Part,
     System,
     Text,
     User,
@@ -101,11 +102,11 @@ def _question(message: User) -> str:
     first = kinds.index(True) if True in kinds else len(kinds)
     last = len(kinds) - kinds[::-1].index(True) if True in kinds else len(kinds)
     if all(kinds[first:last]):
-        return _words([part for part in message.content if isinstance(part, Text)])
+        return _words(message.content)
     return "\n".join(
         part.text if isinstance(part, Text) else PLACEHOLDER for part in message.content
     )
 
 
-def _words(parts: Sequence[Text]) -> str:
-    return "\n".join(part.text for part in parts)
+def _words(parts: Sequence[Part]) -> str:
+    return "\n".join(part.text for part in parts if isinstance(part, Text))

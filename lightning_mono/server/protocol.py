@@ -5,8 +5,15 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError, from_json
 
 from lightning_mono.server.refusal import Refusal
 
@@ -50,6 +57,12 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
+def _only_text(parts: list[Part]) -> list[Part]:
+    if not all(isinstance(part, Text) for part in parts):
+        raise PydanticCustomError("only_text", "only text is read here; pictures are the user's")
+    return parts
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -79,8 +92,8 @@ class File(_Model):
 
 
 Part = Annotated[Text | Image | File, Field(discriminator="type")]
-Texts = Annotated[list[Text], BeforeValidator(_as_parts)]
 Parts = Annotated[list[Part], BeforeValidator(_as_parts), Field(min_length=1)]
+Texts = Annotated[list[Part], BeforeValidator(_as_parts), AfterValidator(_only_text)]
 
 
 class System(_Model):
@@ -129,11 +142,14 @@ class ChatRequest(_Model):
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None,
-        BeforeValidator(_as_list),
-        Field(max_length=4),
-    ] = None
+    stop: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1)]],
+            BeforeValidator(_as_list),
+            Field(max_length=4),
+        ]
+        | None
+    ) = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -7,8 +7,10 @@ import io
 import json
 import signal
 import socket
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -296,13 +298,17 @@ def test_one_more_than_may_wait_is_told_to_come_back(server: Server, client: Ope
 
 # -- what is refused -------------------------------------------------------------------------------
 
-BOMB = picture(0, 1, 1)
+DOT = picture(0, 1, 1)
 TRUNCATED = picture(0, 40, 40)[:-400]
 
 
-def _bomb() -> bytes:
-    """A picture of 65535 x 65535 pixels, in a header and nothing else."""
-    return b"GIF89a" + b"\xff\xff\xff\xff" + b"\x00\x00\x00"
+def _bomb(side: int) -> bytes:
+    """The beginning of a PNG that says it is of ``side`` x ``side`` pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    end = struct.pack(">I", zlib.crc32(header))
+    data = b"IDAT" + zlib.compress(bytes(64))
+    data = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + end + data
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -349,8 +355,9 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     ),
     "no picture": ({"messages": asked("?", shown(b"PK\x03\x04"))}, 400, "not a picture that can"),
     "truncated": ({"messages": asked("?", shown(TRUNCATED))}, 400, "cannot read image"),
-    "bomb": ({"messages": asked("?", shown(_bomb()))}, 413, "send a smaller picture"),
-    "too many": ({"messages": asked("?", *[shown(BOMB)] * 17)}, 400, "17 images, 16 are allowed"),
+    "many pixels": ({"messages": asked("?", shown(_bomb(7000)))}, 413, "7000x7000 is more than"),
+    "bomb": ({"messages": asked("?", shown(_bomb(60_000)))}, 413, "too many pixels"),
+    "too many": ({"messages": asked("?", *[shown(DOT)] * 17)}, 400, "17 images, 16 are allowed"),
     "placeholder": ({"messages": asked("what is <image>?")}, 400, "1 <image> in the text but 0"),
 }
 
@@ -414,7 +421,7 @@ def test_a_server_with_a_key_and_little_room(folder: Path, tmp_path: Path) -> No
             with pytest.raises(openai.AuthenticationError, match="wrong or missing API key"):
                 stranger.models.list()
             with pytest.raises(openai.AuthenticationError):
-                stranger.files.create(file=("a.png", BOMB), purpose="vision")
+                stranger.files.create(file=("a.png", DOT), purpose="vision")
         assert httpx.get(f"{server.url}/stats").status_code == 401
         assert httpx.get(f"{server.url}/health").status_code == 200
         with server.client() as client:
@@ -432,7 +439,7 @@ def test_a_server_with_a_key_and_little_room(folder: Path, tmp_path: Path) -> No
             with pytest.raises(openai.RateLimitError):
                 create(model="small", messages=asked("red?"))  # type: ignore[arg-type]
             stream.close()
-            file = client.files.create(file=("a.png", BOMB), purpose="user_data")
+            file = client.files.create(file=("a.png", DOT), purpose="user_data")
             until(lambda: _gone(client, file.id))
         assert server.stop(signal.SIGINT)[0] == 0
 
