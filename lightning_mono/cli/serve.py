@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"holds the key that clients have to send; or set {KEY}",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default a GPU where there is one")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="by default as stored"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default as stored")
     parser.add_argument("--system", help="system message of conversations without one")
     parser.add_argument("--slots", type=whole(1), default=16, help="answers at the same time")
     parser.add_argument("--queue", type=whole(0), default=64, help="requests that may wait")

@@ -94,6 +94,8 @@ class ChatAPI(ls.LitAPI):
         from lightning_mono.inference import Assistant
 
         settings, limits = self.settings, self.settings.limits
+        if settings.device is not None:
+            _check_device(settings.device)
         dtype = getattr(torch, settings.dtype) if settings.dtype else None
         self.assistant = Assistant.from_pretrained(
             settings.checkpoint, device=settings.device, dtype=dtype, system=settings.system
@@ -173,3 +175,12 @@ class ChatAPI(ls.LitAPI):
         new = len(answer.ids) + (answer.ended_by is not None)
         reason = "stop" if answer.done else "length"
         yield Ended(reason, ticket.prompt_tokens, ticket.cached_tokens, new)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error

@@ -61,7 +61,7 @@ async def read_talk(request: ChatRequest, fetch: Fetch, most_images: int) -> Tal
         ]
         images = [await fetch(part, field) for part, field in places]
         answer = _words(answered[0].content) if answered else None
-        turns.append(Turn(_question(asked), tuple(images), answer))
+        turns.append(Turn(_question(asked.content), tuple(images), answer))
         fields.append(tuple(field for _, field in places))
     return Talk(system, tuple(turns), tuple(fields))
 
@@ -93,19 +93,17 @@ def _check_count(spoken: Sequence[System | User | Assistant], most: int) -> None
         )
 
 
-def _question(message: User) -> str:
+def _question(parts: Sequence[Part]) -> str:
     """What was asked, with a placeholder for each picture where text stands on both sides of one.
 
     Pictures that only precede or follow the text stand in front of it, as in training.
     """
-    kinds = [isinstance(part, Text) for part in message.content]
+    kinds = [isinstance(part, Text) for part in parts]
     first = kinds.index(True) if True in kinds else len(kinds)
     last = len(kinds) - kinds[::-1].index(True) if True in kinds else len(kinds)
     if all(kinds[first:last]):
-        return _words(message.content)
-    return "\n".join(
-        part.text if isinstance(part, Text) else PLACEHOLDER for part in message.content
-    )
+        return _words(parts)
+    return "\n".join(part.text if isinstance(part, Text) else PLACEHOLDER for part in parts)
 
 
 def _words(parts: Sequence[Part]) -> str:

@@ -93,7 +93,7 @@ async def _get(
 
 async def _address(host: str, port: int, field: str, allowed: Callable[[Address], bool]) -> Address:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in found]
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     if not addresses or not all(map(allowed, addresses)):
         raise _refused(field, "its host is not a public one")
     return addresses[0]

@@ -18,7 +18,7 @@ import litserve as ls
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from lightning_mono.errors import CheckpointError, UserError
+from lightning_mono.errors import UserError
 from lightning_mono.server.api import ChatAPI
 from lightning_mono.server.parent import leave_to_parent
 from lightning_mono.server.refusal import refuse
@@ -107,8 +107,7 @@ def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT.
 
     Raises:
-        CheckpointError: the model cannot be loaded.
-        ServerError: the address is taken, or the model's process died.
+        ServerError: the model cannot be loaded, the address is taken, or a process died.
     """
     _check_address(settings.host, settings.port)
     failed, tell = multiprocessing.Pipe(duplex=False)
@@ -130,7 +129,7 @@ def serve(settings: Settings) -> None:
         for process in server.processes:  # what was stopped before it ran is still there
             process.terminate()
     if failed.poll():
-        raise CheckpointError(failed.recv())
+        raise ServerError(failed.recv())
     if server.died:
         raise ServerError("a process of the server died; its log says why")
 
