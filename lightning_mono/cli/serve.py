@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prefix-mb",
         type=whole(0),
-        default=0,
+        default=256,
         help="keys and values kept of prompts, for those that begin alike, in MiB; 0: none",
     )
     parser.add_argument(

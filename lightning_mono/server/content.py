@@ -36,6 +36,11 @@ class Talk:
     turns: tuple[Turn, ...]
     fields: tuple[tuple[str, ...], ...]
 
+    @property
+    def images(self) -> list[bytes]:
+        """The pictures of all turns."""
+        return [data for turn in self.turns for data in turn.images if isinstance(data, bytes)]
+
 
 async def read_talk(request: ChatRequest, fetch: Fetch, most_images: int) -> Talk:
     """The conversation of a request.

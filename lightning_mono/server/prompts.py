@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from PIL import Image
+
 from lightning_mono.data.example import Prompt
 from lightning_mono.data.images import decode
+from lightning_mono.data.render import Renderer
 from lightning_mono.engine import (
     Engine,
     EngineClosed,
@@ -30,16 +33,17 @@ def submit(job: Job, assistant: Assistant, engine: Engine, limits: Limits) -> Ti
     Raises:
         Refusal: a picture is broken, or the prompt cannot be read, or is too long.
     """
-    prompt = _prompt(job, assistant)
-    length, capacity = len(prompt.input_ids), engine.settings.capacity
+    capacity = engine.settings.capacity
     most = min(limits.prompt_tokens or capacity, capacity - 1)
-    if length > most:
-        raise _too_long(f"messages: {length} tokens, images included; {most} at most")
-    new = job.max_new_tokens or min(limits.new_tokens, capacity - length)
+    turns = _opened(job, assistant.renderer)
+    _check_length(_image_tokens(turns, assistant.renderer), most)  # before anything is decoded
+    prompt = _prompt(job, turns, assistant.renderer)
+    length = len(prompt.input_ids)
+    _check_length(length, most)
     request = Request(
         input_ids=prompt.input_ids,
         pixel_values=prompt.pixel_values,
-        max_new_tokens=new,
+        max_new_tokens=job.max_new_tokens or min(limits.new_tokens, capacity - length),
         sampling=Sampling(job.temperature, job.top_p, job.top_k, job.repetition_penalty),
         stop_ids=assistant.renderer.stop_ids,
         seed=job.seed,
@@ -56,24 +60,53 @@ def submit(job: Job, assistant: Assistant, engine: Engine, limits: Limits) -> Ti
         raise Refusal("the server is shutting down", status=503) from error
 
 
-def _prompt(job: Job, assistant: Assistant) -> Prompt:
-    turns = []
-    for turn, fields in zip(job.turns, job.fields, strict=True):
-        if fields and assistant.renderer.images is None:
+def _opened(job: Job, renderer: Renderer) -> list[list[Image.Image]]:
+    """The pictures of each turn, of which only the headers have been read."""
+    for fields in job.fields:
+        if fields and renderer.images is None:
             raise Refusal(f"{fields[0]}: the model takes text only", param=fields[0])
-        images = [_decoded(data, field) for data, field in zip(turn.images, fields, strict=True)]
-        turns.append(replace(turn, images=tuple(images)))
+    return [
+        [
+            opened(data, field)
+            for data, field in zip(turn.images, fields, strict=True)
+            if isinstance(data, bytes)
+        ]
+        for turn, fields in zip(job.turns, job.fields, strict=True)
+    ]
+
+
+def _image_tokens(turns: list[list[Image.Image]], renderer: Renderer) -> int:
+    if renderer.images is None:
+        return 0
+    tiles = sum(
+        renderer.images.tile_count(*picture.size, len(pictures))
+        for pictures in turns
+        for picture in pictures
+    )
+    return tiles * renderer.tokens_per_tile
+
+
+def _prompt(job: Job, pictures: list[list[Image.Image]], renderer: Renderer) -> Prompt:
+    turns = [
+        replace(turn, images=tuple(map(_decoded, shown, fields)))
+        for turn, shown, fields in zip(job.turns, pictures, job.fields, strict=True)
+    ]
     try:
-        return assistant.renderer.conversation(turns, system=job.system)
+        return renderer.conversation(turns, system=job.system)
     except DataError as error:
         raise Refusal(f"messages: {error}", param="messages") from error
 
 
-def _decoded(data: bytes, field: str):
+def _decoded(picture: Image.Image, field: str) -> Image.Image:
     try:
-        return decode(opened(data, field), field)
+        return decode(picture, field)
     except DataError as error:
         raise Refusal(str(error), param=field, code="invalid_image") from error
+
+
+def _check_length(tokens: int, most: int) -> None:
+    if tokens > most:
+        raise _too_long(f"messages: {tokens} tokens, images included; {most} at most")
 
 
 def _too_long(message: str) -> Refusal:

@@ -64,7 +64,7 @@ class Settings:
     dtype: str | None = None
     system: str | None = None
     context: int | None = None
-    prefix_bytes: int = 0
+    prefix_bytes: int = 256 * MIB
     allow_remote: bool = False
     api_key: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)

@@ -177,6 +177,10 @@ class ChatSpec(LitSpec):
             name = asked.new_tokens_field
             raise Refusal(f"{name}: {limits.new_tokens} at most", param=name)
         talk = await read_talk(asked, self._fetch, limits.images)
+        held = sum(len(data) for data in talk.images)
+        if held > limits.body_bytes:  # of uploads, a small request may name many
+            message = f"messages: images of {held} bytes; {limits.body_bytes} at most"
+            raise Refusal(message, param="messages", code="image_too_large", status=413)
         return Job(
             id=id,
             turns=talk.turns,
