@@ -18,7 +18,7 @@ from lightning_mono.engine.rows import Row, pick
 from lightning_mono.engine.settings import EngineSettings
 from lightning_mono.engine.slots import FirstRows, RowView, Slots
 from lightning_mono.engine.stats import EngineStats
-from lightning_mono.engine.ticket import Ticket
+from lightning_mono.engine.ticket import FinishReason, Ticket
 
 if TYPE_CHECKING:
     from lightning_mono.model.mono import MonoModel
@@ -322,7 +322,7 @@ class Engine:
         self._slots.clear(len(self._rows))
 
     def _end(self, row: Row, error: Exception | None = None) -> None:
-        reason = "cancelled" if error is None else "error"
+        reason: FinishReason = "cancelled" if error is None else "error"
         self._counts[reason] += 1
         row.ticket.end(reason, error)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.backbones.config import DecoderConfig
-from lightning_mono.model.cache import KVCache
+from lightning_mono.model.cache import Cache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.positions import rotate
@@ -48,7 +48,7 @@ class Context:
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
-    cache: KVCache | None = None
+    cache: Cache | None = None
     watch: Watch | None = None
 
 
