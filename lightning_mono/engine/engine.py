@@ -215,10 +215,12 @@ class Engine:
         piece, device = prompt.pieces[row.piece], self.model.device
         tokens = piece.end - piece.start
         view = self._view(prompt) or piece.end
+        batch = piece_batch(prompt, piece, device)
         hidden = self.model.hidden(
-            piece_batch(prompt, piece, device),
+            batch,
             mask=piece_mask(piece, device),
             cache=RowView(self._slots, slot, piece.start, length=view - tokens),
+            wanted=batch.wanted,
         )
         self._counts["passes"] += 1
         row.length = piece.end
