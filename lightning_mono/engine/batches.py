@@ -9,18 +9,25 @@ from lightning_mono.engine.pieces import Piece
 from lightning_mono.engine.request import Prompt
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.wanted import Wanted
 
 
 def piece_batch(prompt: Prompt, piece: Piece, device: torch.device) -> Batch:
-    """A piece of a prompt as a batch of one row, at its own positions."""
-    tokens = piece.end - piece.start
-    visual = torch.from_numpy(prompt.visual[piece.start : piece.end])[None]
+    """A piece of a prompt as a batch of one row, at its own positions.
+
+    Wanted is the end of the prompt, where it is in the piece. What is kept of a piece is computed
+    in the same way whether it is the last one or not.
+    """
+    layout = ModalityLayout.from_mask(
+        torch.from_numpy(prompt.visual[piece.start : piece.end])[None]
+    )
+    last = piece.end == len(prompt.ids)
     return _batch(
         torch.from_numpy(prompt.ids[piece.start : piece.end])[None],
         torch.arange(piece.start, piece.end)[None],
-        ModalityLayout.from_mask(visual),
+        layout,
+        Wanted.last_column(layout) if last else Wanted.nothing(layout),
         torch.from_numpy(prompt.tiles[piece.first : piece.last]),
-        torch.ones(1, tokens, dtype=torch.int32),
     ).to(device)
 
 
@@ -39,29 +46,28 @@ class Columns:
     def __init__(self, image_size: int, device: torch.device) -> None:
         self._no_tiles = torch.zeros(0, 3, image_size, image_size, device=device)
         self._device = device
-        self._known: dict[int, tuple[ModalityLayout, Tensor]] = {}
+        self._known: dict[int, tuple[ModalityLayout, Wanted]] = {}
 
     def batch(self, ids: Tensor, positions: Tensor, *, packed: bool) -> Batch:
-        """Tokens (rows, 1), read as text, at positions (rows, 1)."""
+        """Tokens (rows, 1), read as text, at positions (rows, 1); all outputs are wanted."""
         rows = len(ids)
         if rows not in self._known:
             layout = ModalityLayout.all_text(rows, 1, self._device)
-            ones = torch.ones(rows, 1, dtype=torch.int32, device=self._device)
-            self._known[rows] = layout, ones
-        layout, ones = self._known[rows]
-        return _batch(ids, positions, layout, self._no_tiles, ones, packed=packed)
+            self._known[rows] = layout, Wanted.nothing(layout)
+        return _batch(ids, positions, *self._known[rows], self._no_tiles, packed=packed)
 
 
 def _batch(
     ids: Tensor,
     positions: Tensor,
     layout: ModalityLayout,
+    wanted: Wanted,
     tiles: Tensor,
-    documents: Tensor,
     *,
     packed: bool = False,
 ) -> Batch:
     none = ids[:0, 0]
+    documents = torch.ones_like(ids, dtype=torch.int32)
     return Batch(
         input_ids=ids,
         positions=positions,
@@ -69,7 +75,7 @@ def _batch(
         branches=torch.zeros_like(documents),
         layout=layout,
         pixel_values=tiles,
-        predict=none,
+        wanted=wanted,
         targets=none,
         weights=none,
         tokens=ids.numel(),

@@ -18,7 +18,7 @@ from lightning_mono.engine.rows import Row, pick
 from lightning_mono.engine.settings import EngineSettings
 from lightning_mono.engine.slots import FirstRows, RowView, Slots
 from lightning_mono.engine.stats import EngineStats
-from lightning_mono.engine.ticket import Ticket
+from lightning_mono.engine.ticket import FinishReason, Ticket
 
 if TYPE_CHECKING:
     from lightning_mono.model.mono import MonoModel
@@ -215,10 +215,12 @@ class Engine:
         piece, device = prompt.pieces[row.piece], self.model.device
         tokens = piece.end - piece.start
         view = self._view(prompt) or piece.end
+        batch = piece_batch(prompt, piece, device)
         hidden = self.model.hidden(
-            piece_batch(prompt, piece, device),
+            batch,
             mask=piece_mask(piece, device),
             cache=RowView(self._slots, slot, piece.start, length=view - tokens),
+            wanted=batch.wanted,
         )
         self._counts["passes"] += 1
         row.length = piece.end
@@ -322,7 +324,7 @@ class Engine:
         self._slots.clear(len(self._rows))
 
     def _end(self, row: Row, error: Exception | None = None) -> None:
-        reason = "cancelled" if error is None else "error"
+        reason: FinishReason = "cancelled" if error is None else "error"
         self._counts[reason] += 1
         row.ticket.end(reason, error)
 

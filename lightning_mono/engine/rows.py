@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_mono.engine.ticket import Ticket
-from lightning_mono.model.sampling import COLDEST
+from lightning_mono.model.sampling import Sampling
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Row:
     def open(cls, ticket: Ticket, keys: list[bytes], vocabulary: int, device: torch.device) -> Row:
         """A row of which nothing is read."""
         row, request = cls(ticket, keys), ticket.request
-        if request.sampling.temperature >= COLDEST:
+        if not request.sampling.greedy:
             row.generator = torch.Generator(device)
             if request.seed is None:
                 row.generator.seed()
@@ -63,13 +64,28 @@ def pick(logits: Tensor, rows: list[Row]) -> Tensor:
     """
     ids = logits.argmax(-1)
     finite = logits.gather(1, ids[:, None])[:, 0].isfinite()
-    if not all(row.plain for row in rows):
-        logits = logits.where(finite[:, None], 0.0)  # drawing from NaN would end the process
+    others: dict[Sampling, list[int]] = {}
     for at, row in enumerate(rows):
-        if row.plain:
-            continue
-        sampling = row.ticket.request.sampling
-        ids[at : at + 1] = sampling.pick(logits[at : at + 1], row.seen, row.generator)
-        if row.seen is not None:
-            row.seen.scatter_(1, ids[at : at + 1, None], True)
+        if not row.plain:
+            others.setdefault(row.ticket.request.sampling, []).append(at)
+    if others:
+        logits = logits.where(finite[:, None], 0.0)  # drawing from NaN would end the process
+    for sampling, places in others.items():
+        some = [rows[at] for at in places]
+        picked = _pick_alike(logits if len(places) == len(rows) else logits[places], sampling, some)
+        for at, row, id in zip(places, some, picked, strict=True):
+            ids[at] = id
+            if row.seen is not None:
+                row.seen.scatter_(1, id.view(1, 1), True)
     return ids.where(finite, -1)
+
+
+def _pick_alike(logits: Tensor, sampling: Sampling, rows: list[Row]) -> Sequence[Tensor]:
+    """An id for each of some rows that choose alike; all but the draws is done at once."""
+    seen = [row.seen for row in rows if row.seen is not None]
+    counted = torch.cat(seen) if seen else None
+    if sampling.greedy:
+        return sampling.pick(logits, counted, None).unbind()
+    chances = sampling.chances(logits, counted)
+    draws = zip(chances, rows, strict=True)
+    return [torch.multinomial(chance, 1, generator=row.generator)[0] for chance, row in draws]

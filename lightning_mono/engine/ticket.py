@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,8 @@ from contextlib import suppress
 from typing import Literal
 
 from lightning_mono.engine.request import Prompt, Request
+
+LOG = logging.getLogger(__name__)
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -144,7 +147,10 @@ class Ticket:
             self._changed.notify_all()
             listeners = list(self._listeners)
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # one who listens badly must not end the others' answers
+                LOG.exception("a listener failed")
 
     def _raise(self) -> None:
         if self.error is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,6 +80,33 @@ def test_logits_are_the_same_to_the_last_bit(
         assert all(torch.equal(a, b) for a, b in zip(ours.logits, theirs.logits, strict=True))
         assert len(theirs.read) - len(ours.read) == engine.stats().cached_tokens - found
     assert engine.stats().cached_tokens == 0 + 29 + 16 + 29
+
+
+parts = st.one_of(st.lists(st.integers(4, 6), min_size=1, max_size=9), st.just(TILE))
+grown = st.lists(st.tuples(st.lists(parts, min_size=1, max_size=3), st.integers(0, 9)), max_size=6)
+
+
+@settings(max_examples=30)
+@given(grown=grown, chunk=st.integers(4, 16), block=st.integers(1, 4))
+def test_whatever_was_read_before_logits_are_the_same_to_the_last_bit(
+    grown: list[tuple[list[list[int]], int]], chunk: int, block: int
+) -> None:
+    """Prompts that each go on from a part of the one before, ends of which are marked."""
+    room = {**ROOM, "slots": 1, "chunk": chunk, "block": block, "capacity": 256}
+    with pytest.MonkeyPatch.context() as patch:
+        seen = Seen(patch)
+        engine = Engine(MODEL, EngineSettings(**room, prefix_bytes=10**7))
+        before: list[list[int]] = []
+        for more, kept in grown:
+            before = [*before[:kept], *more]
+            ends = np.cumsum([len(part) for part in before])
+            asked = request([i for part in before for i in part] + [7], marks=tuple(ends.tolist()))
+            _ask(engine, asked)
+            ours = seen.take()
+            _ask(Engine(MODEL, EngineSettings(**room)), asked)
+            theirs = seen.take()
+            assert len(ours.logits) == len(theirs.logits)
+            assert all(torch.equal(a, b) for a, b in zip(ours.logits, theirs.logits, strict=True))
 
 
 def test_an_image_asked_about_again_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:

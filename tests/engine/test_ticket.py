@@ -82,6 +82,15 @@ def test_listeners_are_told_of_every_id_and_of_the_end() -> None:
     assert (ticket.prompt_tokens, ticket.new_tokens, ticket.cached_tokens) == (1, 3, 0)
 
 
+def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(MODEL, ROOM)
+    tickets = [engine.submit(request([5 + n])) for n in range(2)]
+    tickets[0].add_listener(lambda: [][0])
+    drive(engine)
+    assert [ticket.ids for ticket in tickets] == [alone(MODEL, t.request) for t in tickets]
+    assert "a listener failed" in caplog.text
+
+
 def test_an_answer_may_be_followed_twice_and_when_it_is_over() -> None:
     engine = Engine(MODEL, ROOM)
     ticket = engine.submit(request([5]))
