@@ -47,6 +47,7 @@ def submit(job: Job, assistant: Assistant, engine: Engine, limits: Limits) -> Ti
         sampling=Sampling(job.temperature, job.top_p, job.top_k, job.repetition_penalty),
         stop_ids=assistant.renderer.stop_ids,
         seed=job.seed,
+        marks=prompt.questions_at,  # the next turn begins with what stands before this one
     )
     try:
         return engine.submit(request)

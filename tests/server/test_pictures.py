@@ -23,6 +23,8 @@ from lightning_mono.server.pictures import FORMATS, check, from_data_url
 from lightning_mono.server.refusal import Refusal
 from lightning_mono.server.settings import Limits
 
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+
 LIMITS = Limits(image_bytes=2000, image_pixels=400)
 
 

@@ -201,15 +201,27 @@ def test_a_seed_makes_a_drawn_answer_repeatable(client: OpenAI) -> None:
     assert len(drawn) == 2
 
 
-def test_what_was_read_before_is_counted(client: OpenAI) -> None:
-    talk = asked("what shape? " * 60)
-    replies = [
-        client.chat.completions.create(model=NAME, messages=talk, max_tokens=2) for _ in range(2)
+def test_earlier_turns_are_not_read_again(client: OpenAI, alone: Assistant) -> None:
+    shows = asked("what shape? " * 30, shown(picture(4)))
+    turns = [Turn(shows[0]["content"][1]["text"], (picture(4),), "a square")]
+    turns += [Turn("and now?", (), "a circle"), Turn("is it?")]
+    talk: list[Any] = [
+        *shows,
+        {"role": "assistant", "content": "a square"},
+        *asked("and now?"),
+        {"role": "assistant", "content": "a circle"},
+        *asked("is it?"),
     ]
-    cached = [reply.usage.prompt_tokens_details.cached_tokens for reply in replies]  # type: ignore[union-attr]
-    assert cached[0] == 0
-    assert cached[1] > 0
-    assert replies[0].choices[0].message.content == replies[1].choices[0].message.content
+    cached = []
+    for spoken in (3, 5, 5):
+        reply = client.chat.completions.create(model=NAME, messages=talk[:spoken], max_tokens=4)
+        usage = reply.usage
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        cached.append(usage.prompt_tokens_details.cached_tokens)
+    prompt = alone.renderer.conversation(turns)
+    assert cached == [0, prompt.questions_at[1], prompt.questions_at[2]]
+    assert reply.choices[0].message.content == alone.complete([prompt], 4)[0].text
 
 
 def test_an_uploaded_picture_is_shown_by_its_id(client: OpenAI, alone: Assistant) -> None:
