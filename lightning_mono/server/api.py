@@ -78,7 +78,7 @@ class ChatAPI(ls.LitAPI):
     # -- in the worker --------------------------------------------------------------------------
 
     def setup(self, device: str) -> None:
-        """Loads the model. LitServe's device is not used: it names one of each kind only."""
+        """Loads the model, on the device of the settings; LitServe's own choice is not used."""
         leave_to_parent()
         try:
             self._load()
