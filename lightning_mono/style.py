@@ -27,6 +27,11 @@ ROLES = {
     BLIND: "blind",
     USUAL: "usual",
 }
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#b88600", "#1f2328", "#7a828e")
+"""Colours of lines that stand side by side, in this order."""
+
+MARKS = "osD^vPX*"
+"""Marks that tell the same lines apart without colour."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,

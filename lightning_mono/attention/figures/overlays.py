@@ -26,7 +26,7 @@ Cells = NDArray[np.float32]
 def overlay_figure(look: Look, layer: int, token: int, head: int | None = None) -> Figure:
     """Lays the attention that predicted a token of the answer over each picture.
 
-    For each picture: whole, the tiles apart, and the thumbnail where it has one.
+    For each picture: whole, the tiles apart where it has several, and the thumbnail.
 
     Args:
         layer: one of the look's.
@@ -53,24 +53,27 @@ def row_figure(look: Look, row: Row, title: str) -> Figure:
     Raises:
         ValueError: the prompt has no picture.
     """
-    _need_pictures(look)
+    need_pictures(look)
     with house_style():
-        figure = Figure(figsize=(8.6, 0.9 + 3.3 * len(look.pictures)), layout="constrained")
+        single = all(seen.mosaic.tiles == 1 for seen in look.pictures)
+        size = (4.9 if single else 8.6, 0.9 + 3.3 * len(look.pictures))
+        figure = Figure(figsize=size, layout="constrained")
         parts = figure.subfigures(len(look.pictures), 1, squeeze=False)[:, 0]
         for part, seen in zip(parts, look.pictures, strict=True):
             heat = seen.heat(row)
             most = max(float(heat.whole.max()), 1e-12)
-            panels = 3 if heat.thumbnail is not None else 2
-            whole, tiles, *rest = part.subplots(1, panels)
-            _picture(whole, seen, heat.whole / most)
+            panels = 1 if seen.mosaic.tiles == 1 else 2 if heat.thumbnail is None else 3
+            whole, *rest = part.subplots(1, panels, squeeze=False)[0]
+            draw_picture(whole, seen, heat.whole / most)
             panel_title(whole, f"whole picture: {heat.whole.sum():.1%} of attention")
-            _tiles(tiles, seen, heat, most)
+            if rest:
+                _tiles(rest[0], seen, heat, most)
             if heat.thumbnail is not None:
-                _picture(rest[0], seen, heat.thumbnail / most, square=True)
-                panel_title(rest[0], f"thumbnail: {heat.thumbnail.sum():.1%}")
+                draw_picture(rest[1], seen, heat.thumbnail / most, square=True)
+                panel_title(rest[1], f"thumbnail: {heat.thumbnail.sum():.1%}")
             norm = Normalize(0, 100 * most)
             label = "share of attention a cell, %"
-            part.colorbar(ScalarMappable(norm, HEAT), ax=[whole, tiles, *rest], label=label)
+            part.colorbar(ScalarMappable(norm, HEAT), ax=[whole, *rest], label=label)
         headline(figure, title)
         return figure
 
@@ -80,7 +83,7 @@ def heads_figure(look: Look, layer: int, token: int) -> Figure:
 
     Each head is as bright as where it looks most; its share on pictures stands above it.
     """
-    _need_pictures(look)
+    need_pictures(look)
     rows = look.heads[layer][:, token]
     titles = [f"head {h}: {look.image_share(row):.0%}" for h, row in enumerate(rows)]
     title = f"Layer {layer}, as it says {quoted(look, token)}: each head's share on pictures"
@@ -89,7 +92,7 @@ def heads_figure(look: Look, layer: int, token: int) -> Figure:
 
 def film_figure(look: Look, layer: int, head: int | None = None) -> Figure:
     """Lays the attention over the first picture, one panel a token of the answer."""
-    _need_pictures(look)
+    need_pictures(look)
     rows = [look.row(layer, token, head) for token in range(len(look.said))]
     titles = [
         f"{quoted(look, token, 12)}: {look.image_share(row):.0%}" for token, row in enumerate(rows)
@@ -111,7 +114,7 @@ def _panels(look: Look, rows: Sequence[Row], titles: Sequence[str], title: str) 
         panels = figure.subplots(down, across, squeeze=False).flat
         for axes, row, name in zip(panels, rows, titles, strict=False):
             cells = seen.heat(row).whole
-            _picture(axes, seen, cells / max(float(cells.max()), 1e-12))
+            draw_picture(axes, seen, cells / max(float(cells.max()), 1e-12))
             axes.set_title(name, size=8, color=INK, pad=3)
         for axes in figure.axes[len(rows) :]:
             axes.set_axis_off()
@@ -119,7 +122,7 @@ def _panels(look: Look, rows: Sequence[Row], titles: Sequence[str], title: str) 
         return figure
 
 
-def _picture(axes: Axes, seen: Seen, relative: Cells, *, square: bool = False) -> None:
+def draw_picture(axes: Axes, seen: Seen, relative: Cells, *, square: bool = False) -> None:
     """A picture under attention from 0 to 1; square as the model gets a thumbnail."""
     image = seen.image.copy()
     image.thumbnail((SIDE, SIDE))
@@ -154,6 +157,6 @@ def _tiles(axes: Axes, seen: Seen, heat: Heat, most: float) -> None:
     panel_title(axes, f"{count} tile{'s' if count > 1 else ''}: {heat.tiles.sum():.1%}")
 
 
-def _need_pictures(look: Look) -> None:
+def need_pictures(look: Look) -> None:
     if not look.pictures:
         raise ValueError("the prompt has no picture to lay attention over")
