@@ -55,6 +55,11 @@ def course(run: str | Path) -> Iterator[StageDrift]:
             f"{folder.path} began with the weights of {recipe.model.init_from}, not with copies of "
             "its text weights; look at that run"
         )
+    if recipe.model.backbone is None and recipe.model.pretrained is None:
+        raise CheckpointError(
+            f"{folder.path} made its language model from nothing; its experts were copied from "
+            "random weights, which it did not keep"
+        )
     loading = targets(str(folder.path))
     origin = untouched(str(folder.path)).model.state_dict()
     before: Weights | None = None

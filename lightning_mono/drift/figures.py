@@ -15,7 +15,7 @@ from lightning_mono.drift.measures import KINDS, Experts
 from lightning_mono.params import GROUPS
 from lightning_mono.style import INK, MARKS, MODEL, MUTED, SERIES, house_style
 
-SHADES = (1e-3, 10.0)
+SHADES = (1e-3, 30.0)
 """Relative distances of the palest and of the darkest cell: words stay dark on all that occur."""
 
 
@@ -42,7 +42,7 @@ def experts_figure(columns: Mapping[str, Experts], title: str) -> Figure:
             if not experts:
                 words = {"ha": "center", "va": "center", "color": MUTED, "size": 9}
                 column[0].text(0.5, 0.5, "no expert", transform=column[0].transAxes, **words)
-        panels[0, 0].set_ylabel("distance / text expert's length", size=9, color=MUTED)
+        panels[0, 0].set_ylabel("relative distance", size=9, color=MUTED)
         panels[0, 0].set_ylim(bottom=0)
         panels[1, 0].set_ylabel("cosine", size=9, color=MUTED)
         panels[1, 0].set_ylim(top=1.02)

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lightning_mono.attention.figures.pieces import bare, headline, panel_title, quoted
+from lightning_mono.attention.figures.pieces import bare, headline, panel_title, quoted, short
 from lightning_mono.attention.look import Look, Row, Seen
 from lightning_mono.attention.paint import HEAT, blend, enlarged, gray_pixels
 from lightning_mono.attention.places import Heat
@@ -95,7 +95,8 @@ def film_figure(look: Look, layer: int, head: int | None = None) -> Figure:
     need_pictures(look)
     rows = [look.row(layer, token, head) for token in range(len(look.said))]
     titles = [
-        f"{quoted(look, token, 12)}: {look.image_share(row):.0%}" for token, row in enumerate(rows)
+        f"“{short(look.said[token].strip(), 14)}”\ntoken {token}: {look.image_share(row):.0%}"
+        for token, row in enumerate(rows)
     ]
     heads = "mean over heads" if head is None else f"head {head}"
     title = f"Layer {layer}, {heads}: each token of the answer and its share on pictures"
@@ -109,7 +110,7 @@ def _panels(look: Look, rows: Sequence[Row], titles: Sequence[str], title: str) 
     down = -(-len(rows) // across)
     shape = min(max(seen.image.height / seen.image.width, 0.4), 1.6)
     with house_style():
-        size = (max(1.5 * across, 6.4), 0.5 + (1.5 * shape + 0.35) * down)
+        size = (max(1.5 * across, 6.4), 0.5 + (1.5 * shape + 0.45) * down)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).flat
         for axes, row, name in zip(panels, rows, titles, strict=False):
