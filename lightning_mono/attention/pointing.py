@@ -7,10 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_mono.attention.look import Look
+from lightning_mono.attention.look import Look, Seen
 
 Cells = NDArray[np.bool_]
 """Which cells of a picture hold some of the object, (rows, columns) as :attr:`Heat.whole`."""
+
+
+def off_ground(seen: Seen, *, contrast: int = 32, least: float = 0.05) -> Cells:
+    """Where a picture is not its ground: the cells of an object that stands on one plain colour.
+
+    Args:
+        contrast: from which difference to the median colour a pixel belongs to the object, in
+            any of the three channels, 0 to 255.
+        least: the share of a cell's pixels that have to.
+
+    Returns:
+        A cell a token of the picture's own tiles; see :data:`Cells`.
+    """
+    mosaic = seen.mosaic
+    down, across = mosaic.rows * mosaic.grid, mosaic.columns * mosaic.grid
+    pixels = np.asarray(seen.image, np.float32)
+    ground = np.median(pixels.reshape(-1, 3), axis=0)
+    differs = np.abs(pixels - ground).max(-1) >= contrast
+    rows = (np.arange(len(differs)) + 0.5) * down // len(differs)
+    columns = (np.arange(differs.shape[1]) + 0.5) * across // differs.shape[1]
+    cell = (rows[:, None] * across + columns).astype(int).ravel()
+    covered = np.bincount(cell, differs.ravel(), down * across)
+    shares = covered / np.maximum(np.bincount(cell, minlength=down * across), 1)
+    return shares.reshape(down, across) >= least
 
 
 def pointing(looks: Sequence[Look], objects: Sequence[Cells], token: int = 0) -> NDArray:
