@@ -94,7 +94,9 @@ class MonoModule(pl.LightningModule):
 
     def part_loss(self, batch: Batch, weight: Tensor) -> Tensor:
         """A part's share in the loss of a step whose targets weigh ``weight``; a scalar."""
-        return next_token_loss(self.model, batch, self.model.hidden(batch), weight)
+        return next_token_loss(
+            self.model, batch, self.model.hidden(batch, wanted=batch.wanted), weight
+        )
 
     def _backward(self, loss: Tensor, *, last: bool) -> None:
         """Adds to the gradients; devices exchange them once a step, with its last part."""
@@ -167,5 +169,7 @@ class MonoModule(pl.LightningModule):
 
 
 def _decays(name: str) -> bool:
-    """Matrices decay; biases, norms and position tables do not."""
-    return not (name.endswith(".bias") or "norm" in name or name == "patchifier.positions")
+    """Matrices decay; biases, norms, position tables and what else is no matrix do not."""
+    last = name.rpartition(".")[2]
+    vectors = ("positions", "class_embedding", "class_position", "attention_scale", "mlp_scale")
+    return not (last == "bias" or "norm" in name or last in vectors)

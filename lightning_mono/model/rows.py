@@ -1,4 +1,4 @@
-"""Some rows of a batch as a batch of their own."""
+"""Some rows, or some columns, of a batch as a batch of their own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.spans import find_spans
+from lightning_mono.model.wanted import Wanted
 
 
 def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
@@ -22,19 +24,47 @@ def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
     rows = slice(start, stop)
     documents, branches = batch.documents[rows], batch.branches[rows]
     inside = (batch.predict >= start * width) & (batch.predict < stop * width)
+    layout = ModalityLayout.from_mask(batch.layout.mask[rows])
+    plain = bool((documents == 1).all()) and not bool(branches.any())
     return Batch(
         input_ids=batch.input_ids[rows],
         positions=batch.positions[rows],
         documents=documents,
         branches=branches,
-        layout=ModalityLayout.from_mask(batch.layout.mask[rows]),
+        layout=layout,
         pixel_values=batch.pixel_values[_tiles(batch, start) : _tiles(batch, stop)],
-        predict=batch.predict[inside] - start * width,
+        wanted=Wanted.of(batch.predict[inside] - start * width, layout),
         targets=batch.targets[inside],
         weights=batch.weights[inside],
         tokens=int((documents != 0).sum()),
         packed=batch.packed,
-        plain=bool((documents == 1).all()) and not bool(branches.any()),
+        plain=plain,
+        even=batch.even,
+        spans=None if plain or batch.spans is None else find_spans(documents, branches),
+        samples=batch.samples,
+    )
+
+
+def batch_columns(batch: Batch, start: int, stop: int) -> Batch:
+    """Columns ``start`` to ``stop`` of a batch that predicts nothing, without its tiles.
+
+    Their visual tokens have to be embedded already.
+    """
+    columns = slice(start, stop)
+    layout = ModalityLayout.from_mask(batch.layout.mask[:, columns])
+    documents = batch.documents[:, columns]
+    return Batch(
+        input_ids=batch.input_ids[:, columns],
+        positions=batch.positions[:, columns],
+        documents=documents,
+        branches=batch.branches[:, columns],
+        layout=layout,
+        pixel_values=batch.pixel_values[:0],
+        wanted=Wanted.nothing(layout),
+        targets=batch.targets,
+        weights=batch.weights,
+        tokens=int((documents != 0).sum()),
+        plain=batch.plain,
         samples=batch.samples,
     )
 

@@ -95,7 +95,7 @@ class Plan:
     @property
     def text_parameters(self) -> int:
         """Numbers that serve a text token: those of the text LLM itself."""
-        others = [n for n in self.parameters if n == "patchifier" or n.startswith("experts.")]
+        others = [n for n in self.parameters if n.startswith(("patchifier", "experts."))]
         return self.total_parameters - sum(self.parameters[name] for name in others)
 
     def rate(self, gpu: Gpu) -> float:
@@ -180,7 +180,8 @@ class _Planner:
         load = self.loads[stage.data]
         devices = self.setup.devices
         parts = devices * stage.accumulate
-        batch = load.micro_batch(self.config, self.recipe.data[stage.data].batch_size // parts)
+        rows = self.recipe.data[stage.data].batch_size // parts
+        batch = load.micro_batch(self.config, rows, split=self.setup.device == "cpu")
         flow: Flow = flow_of(self.config, stage.train)
         averaged = frozenset(learnt if self.recipe.trainer.ema is not None else ())
         setup = replace(self.setup, accumulate=stage.accumulate, averaged=averaged)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from shapes import CASES, config, counted, named, of_kind, packed
+from shapes import CASES, TOWERS, VITS, config, counted, named, of_kind, packed, twin
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_mono.model import MonoConfig
+from lightning_mono.model import MonoConfig, VitConfig
 from lightning_mono.model.config import PatchifierKind
 from lightning_mono.objectives import next_token_loss
-from lightning_mono.params import expand, grouped
+from lightning_mono.params import GROUPS, expand, grouped
 from lightning_mono.plan.flops import count
 from lightning_mono.plan.flow import flow_of
 from lightning_mono.testing import tiny_model
@@ -32,6 +32,25 @@ def test_counts_of_other_patchifiers_are_exact(kind: PatchifierKind, words: list
     _check(words, of_kind(config("ffn"), kind))
 
 
+@pytest.mark.parametrize("vit", VITS, ids=named)
+@pytest.mark.parametrize("words", [*TOWERS, ["attention"]], ids=named)
+def test_counts_of_the_modular_twin_are_exact(words: list[str], vit: VitConfig) -> None:
+    _check(words, twin(vit))
+
+
+def test_a_tower_that_learns_is_computed_once_more_with_checkpointing() -> None:
+    shape, every = twin(VitConfig(layers=3, heads=2)), tuple(GROUPS)
+    batch = counted(packed(shape))
+    deep, flat = (
+        count(one, flow_of(one, every), batch, checkpointing=True)
+        for one in (shape, twin(VitConfig(layers=0, heads=2)))
+    )
+    assert deep.recompute - flat.recompute == deep.forward - flat.forward
+    frozen = count(shape, flow_of(shape, ["attention"]), batch, checkpointing=True)
+    same = count(twin(VitConfig(0, 2)), flow_of(shape, ["attention"]), batch, checkpointing=True)
+    assert frozen.recompute == same.recompute
+
+
 def _check(words: list[str], shape: MonoConfig) -> None:
     model, batch = tiny_model(shape).train(), packed(shape)
     groups = grouped(name for name, _ in model.named_parameters())
@@ -41,9 +60,13 @@ def _check(words: list[str], shape: MonoConfig) -> None:
         parameter.requires_grad_(name in learns)
     with sdpa_kernel(SDPBackend.MATH):  # the one whose products the counter sees on a CPU
         with FlopCounterMode(display=False) as forward:
-            loss = next_token_loss(model, batch, model.hidden(batch))
+            hidden = model.hidden(batch, wanted=batch.wanted)
+        with FlopCounterMode(display=False) as both:  # the loss has its gradient at once
+            loss = next_token_loss(model, batch, hidden)
         with FlopCounterMode(display=False) as backward:
             loss.backward()
     planned = count(shape, flow_of(shape, train), counted(batch), checkpointing=False)
-    assert planned.forward == forward.get_total_flops()
-    assert planned.backward == backward.get_total_flops()
+    head = 2 * len(batch.targets) * shape.decoder.hidden_size * shape.decoder.vocab_size
+    of_head = both.get_total_flops() - head
+    assert planned.forward == forward.get_total_flops() + head
+    assert planned.backward == backward.get_total_flops() + of_head
