@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from lightning_mono.attention.figures.overlays import draw_picture, need_pictures
@@ -111,7 +112,7 @@ def pointing_figure(rates: Mapping[str, NDArray[np.float64]], chance: float) -> 
         axes.set_xlabel("layer", size=9, color=MUTED)
         axes.set_ylabel("share of questions", size=9, color=MUTED)
         axes.set_ylim(-0.02, 1.04)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         figure.legend(loc="outside right center", frameon=False, fontsize=9)
         headline(figure, "How often the cell that is looked at most holds some of the object")

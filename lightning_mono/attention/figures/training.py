@@ -47,17 +47,17 @@ def training_figure(journal: Path, measure: str = "image_share") -> Figure:
         for number, (name, start, end) in enumerate(zip(starts, edges, edges[1:], strict=False)):
             if number % 2 == 0:
                 axes.axvspan(start, end, color=BAND, linewidth=0, zorder=0)
-            turn = {"rotation": 30} if end - start < 0.12 * edges[-1] else {}
+            narrow = end - start < 0.12 * edges[-1]
             axes.annotate(
                 name,
                 ((start + end) / 2, 1),
                 (0, 4),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
-                ha="left" if turn else "center",
+                ha="left" if narrow else "center",
                 va="bottom",
                 size=9,
-                **turn,
+                rotation=30 if narrow else 0,
             )
             inside = (steps > start) & (steps <= end)
             for layer, colour in enumerate(colours):
