@@ -29,7 +29,7 @@ TINY = [
 @pytest.fixture(autouse=True)
 def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares each test the large product; ``test_roofline`` measures one."""
-    machine = Machine(flops=1e9, bytes=1e9)
+    machine = Machine(flops=1e9, bytes=1e9, reads=1e9, vector=1e9)
     monkeypatch.setattr(Gauge, "__init__", lambda self, device, dtype: None)
     monkeypatch.setattr(Gauge, "measure", lambda self: None)
     monkeypatch.setattr(Gauge, "machine", machine)
