@@ -94,7 +94,9 @@ class MonoModule(pl.LightningModule):
 
     def part_loss(self, batch: Batch, weight: Tensor) -> Tensor:
         """A part's share in the loss of a step whose targets weigh ``weight``; a scalar."""
-        return next_token_loss(self.model, batch, self.model.hidden(batch), weight)
+        return next_token_loss(
+            self.model, batch, self.model.hidden(batch, wanted=batch.wanted), weight
+        )
 
     def _backward(self, loss: Tensor, *, last: bool) -> None:
         """Adds to the gradients; devices exchange them once a step, with its last part."""

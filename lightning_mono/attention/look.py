@@ -20,6 +20,7 @@ from lightning_mono.attention.rollout import Rollout
 from lightning_mono.data.images import decode
 from lightning_mono.inference import Assistant, Picture
 from lightning_mono.model.batch import Batch
+from lightning_mono.model.wanted import Wanted
 
 CELL = "▪"
 """How the token of a piece of a picture is written."""
@@ -175,7 +176,8 @@ def _read_again(
     """Prompt and answer as a batch in which the answer is what is learnt."""
     model = assistant.model
     batch = model.batch(torch.tensor([ids], device=model.device), pixels)
-    batch.predict = torch.arange(asked - 1, len(ids), device=model.device)
+    asking = torch.arange(asked - 1, len(ids), device=model.device)
+    batch.wanted = Wanted.of(asking, batch.layout)
     batch.targets = torch.tensor(said, device=model.device)
     batch.weights = torch.ones(len(said), device=model.device)
     return batch

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.backbones.config import DecoderConfig
+from lightning_mono.model.attend import attend, attend_by_document
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.positions import rotate
+from lightning_mono.model.spans import Documents
+from lightning_mono.model.wanted import Wanted
 
 BLOCK = 2**19
 """Weights that are computed at a time, in numbers: 2 MiB of them."""
@@ -40,6 +42,7 @@ class Context:
         cos, sin: rotary tables, (batch, 1, tokens, head_dim).
         mask: allowed pairs, (batch, 1, tokens, keys) bool; None means plain causal (or, for a
             single query behind a cache, everything).
+        documents: the spans that mask splits into, where they are attended to one by one.
         cache: where keys and values are kept; None outside generation.
         watch: is shown each layer's queries and keys, where there is one.
     """
@@ -48,6 +51,7 @@ class Context:
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
+    documents: Documents | None = None
     cache: KVCache | None = None
     watch: Watch | None = None
 
@@ -64,32 +68,54 @@ class Attention(nn.Module):
         self.qkv = Experts(QKV(config), visual=visual)
         self.out = Experts(out, visual=visual)
 
-    def forward(self, x: Tensor, context: Context, norm: Experts) -> Tensor:
-        """(batch, tokens, hidden), which ``norm`` norms -> the same shape.
+    def forward(
+        self, x: Tensor, context: Context, norm: Experts, wanted: Wanted | None = None
+    ) -> Tensor:
+        """(batch, tokens, hidden), which ``norm`` norms -> the same, or (1, n, hidden) of n wanted.
 
         The norm is handed in because a kernel may do it as part of the projection.
         """
-        batch, tokens, _ = x.shape
-        heads = self.qkv.after(norm, x, context.layout).view(batch, tokens, -1, self.head_dim)
-        heads = heads.transpose(1, 2)
-        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if wanted is not None and wanted.last:
+            return self._end(norm(x, context.layout), context, wanted)
+        qkv = self._heads(self.qkv.after(norm, x, context.layout))
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         q = rotate(q, context.cos, context.sin)
-        k = rotate(k, context.cos, context.sin)
-        if context.cache is not None:
-            k, v = context.cache.write(self.layer, k, v)
-        causal = context.mask is None and tokens > 1
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=context.mask,
-            is_causal=causal,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        k, v = self._kept(k, v, context)
+        if context.documents is None:
+            y = attend(q, k, v, context.mask)
+        else:
+            y = attend_by_document(q, k, v, context.documents)
         if context.watch is not None:
             context.watch(self.layer, q, k, context.mask)
-        y = y.transpose(1, 2).reshape(batch, tokens, self.heads * self.head_dim)
-        return self.out(y, context.layout)
+        y = y.transpose(1, 2).flatten(2)
+        if wanted is None:
+            return self.out(y, context.layout)
+        return self.out(wanted.take(y), wanted.layout)
+
+    def _end(self, x: Tensor, context: Context, wanted: Wanted) -> Tensor:
+        """Keys and values of all normed tokens, and the rest for the end of each row at most."""
+        kv = self._heads(self.qkv.part("keys_values", x, context.layout))
+        k, v = self._kept(*kv.chunk(2, dim=1), context)
+        if context.watch is not None:
+            q = self._heads(self.qkv.part("queries", x, context.layout))
+            q = rotate(q, context.cos, context.sin)
+            context.watch(self.layer, q, k, context.mask)
+        if not wanted.count:
+            return x[:1, :0]
+        q = self._heads(self.qkv.part("queries", wanted.take(x), wanted.layout).transpose(0, 1))
+        q = rotate(q, context.cos[:, :, -1:], context.sin[:, :, -1:])
+        mask = None if context.mask is None else context.mask[:, :, -1:]
+        y = attend(q, k, v, mask)
+        return self.out(y.flatten(1)[None], wanted.layout)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(batch, tokens, heads * head_dim) -> (batch, heads, tokens, head_dim)."""
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _kept(self, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Rotated keys, and values: those of all that was read, where a cache keeps them."""
+        k = rotate(k, context.cos, context.sin)
+        return (k, v) if context.cache is None else context.cache.write(self.layer, k, v)
 
 
 def attention_weights(

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.spans import Span, find_spans
+from lightning_mono.model.wanted import Wanted
 
 
 @dataclass
@@ -26,12 +28,13 @@ class Batch:
         branches: (batch, tokens) int32; 0 marks a document's shared prefix.
         layout: the tokens' modalities.
         pixel_values: normalised tiles in reading order, (tiles, 3, size, size); 0 tiles allowed.
-        predict: flat positions (row * tokens + column) whose next token is supervised, (n,) int64.
+        wanted: positions whose next token is supervised, n of them.
         targets: the ids of those next tokens, (n,) int64.
         weights: each target's share of the loss, relative to the others, (n,) float32.
         tokens: how many are not padding.
         packed: a row may hold several documents, each of which is to be read as if alone.
         plain: every row is one unpadded document without branches: plain causal attention.
+        spans: the rows' documents, where they were looked up (on the CPU); what ``documents`` says.
         samples: ids of the samples inside, for messages.
     """
 
@@ -41,12 +44,13 @@ class Batch:
     branches: Tensor
     layout: ModalityLayout
     pixel_values: Tensor
-    predict: Tensor
+    wanted: Wanted
     targets: Tensor
     weights: Tensor
     tokens: int
     packed: bool = False
     plain: bool = False
+    spans: tuple[Span, ...] | None = None
     samples: list[str] = field(default_factory=list)
 
     @classmethod
@@ -86,21 +90,29 @@ class Batch:
         orphan |= (branch[before] != 0) & (branch[before] != branch[target_at])
         if bool(orphan.any()):
             raise ValueError("a supervised token has no token of its document before it")
+        layout = ModalityLayout.from_mask(visual)
+        plain = bool((documents == 1).all()) and not bool(branches.any())
         return cls(
             input_ids=input_ids,
             positions=positions,
             documents=documents,
             branches=branches,
-            layout=ModalityLayout.from_mask(visual),
+            layout=layout,
             pixel_values=pixel_values,
-            predict=before,
+            wanted=Wanted.of(before, layout),
             targets=input_ids.reshape(-1)[target_at],
             weights=_weights(documents, target_at, loss),
             tokens=int((documents != 0).sum()),
             packed=packed,
-            plain=bool((documents == 1).all()) and not bool(branches.any()),
+            plain=plain,
+            spans=None if plain or documents.is_cuda else find_spans(documents, branches),
             samples=samples or [],
         )
+
+    @property
+    def predict(self) -> Tensor:
+        """Flat positions (row * tokens + column) whose next token is supervised, (n,) int64."""
+        return self.wanted.rows
 
     def to(self, device: torch.device | str) -> Batch:
         """Moves every tensor, as Lightning asks of a batch."""
@@ -115,12 +127,13 @@ class Batch:
             branches=move(self.branches),
             layout=self.layout.to(device),
             pixel_values=move(self.pixel_values),
-            predict=move(self.predict),
+            wanted=self.wanted.to(device),
             targets=move(self.targets),
             weights=move(self.weights),
             tokens=self.tokens,
             packed=self.packed,
             plain=self.plain,
+            spans=self.spans,
             samples=self.samples,
         )
 

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_mono.model.attention import Attention, Context
 from lightning_mono.model.config import MonoConfig
 from lightning_mono.model.experts import Experts, RMSNorm, SwiGLU
+from lightning_mono.model.wanted import Wanted
 
 
 class Block(nn.Module):
@@ -34,19 +35,23 @@ class Block(nn.Module):
         ffn = SwiGLU(decoder.hidden_size, decoder.ffn_size)
         self.ffn = Experts(ffn, visual=layer in experts.ffn)
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(batch, tokens, hidden) -> the same shape."""
+    def forward(self, x: Tensor, context: Context, wanted: Wanted | None = None) -> Tensor:
+        """(batch, tokens, hidden) -> the same shape, or (1, n, hidden) of n wanted positions."""
         # What fills a cache or is watched on the way would be so twice.
         once = context.cache is not None or context.watch is not None
         if self.recomputed and torch.is_grad_enabled() and not once:
             return checkpoint(
-                self._layer, x, context, use_reentrant=False, preserve_rng_state=False
+                self._layer, x, context, wanted, use_reentrant=False, preserve_rng_state=False
             )
-        return self._layer(x, context)
+        return self._layer(x, context, wanted)
 
-    def _layer(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attention(x, context, self.attention_norm)
-        return x + self.ffn(self.ffn_norm(x, context.layout), context.layout)
+    def _layer(self, x: Tensor, context: Context, wanted: Wanted | None) -> Tensor:
+        attended = self.attention(x, context, self.attention_norm, wanted)
+        layout = context.layout
+        if wanted is not None:
+            x, layout = wanted.take(x), wanted.layout
+        x = x + attended
+        return x + self.ffn(self.ffn_norm(x, layout), layout)
 
 
 def recompute_layers(model: nn.Module, on: bool) -> None:

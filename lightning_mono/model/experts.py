@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,14 @@ class Experts(nn.Module):
         y = self.kernel(x.reshape(-1, x.shape[-1]), layout, self.text, self.visual)
         return y.view(*x.shape[:-1], y.shape[-1])
 
+    def part(self, name: str, x: Tensor, layout: ModalityLayout) -> Tensor:
+        """What one method of the blocks makes of rows, where all of a block is not needed."""
+        if self.visual is None:
+            return getattr(self.text, name)(x)
+        parts = Part(self.text, name), Part(self.visual, name)
+        y = self.kernel(x.reshape(-1, x.shape[-1]), layout, *parts)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
     def after(self, norm: Experts, x: Tensor, layout: ModalityLayout) -> Tensor:
         """The experts of rows that are normed first: in one step, where the kernel has one."""
         normed = getattr(self.kernel, "normed", None)
@@ -48,6 +57,18 @@ class Experts(nn.Module):
             if y is not None:
                 return y.view(*x.shape[:-1], y.shape[-1])
         return self(norm(x, layout), layout)
+
+
+class Part(nn.Module):
+    """One method of a block, as a block of its own with the same weights."""
+
+    def __init__(self, block: nn.Module, name: str) -> None:
+        super().__init__()
+        self.block = block
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.block, self.name)(x)
 
 
 class RMSNorm(nn.Module):
@@ -73,7 +94,31 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(ffn_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(silu_times(self.gate(x), self.up(x)))
+
+
+def silu_times(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up. Where no gradient is asked for, ``gate`` is overwritten with it."""
+    if not torch.is_grad_enabled():
+        return F.silu(gate, inplace=True).mul_(up)
+    return _SiluTimes.apply(gate, up)
+
+
+class _SiluTimes(torch.autograd.Function):
+    """Keeps its inputs and nothing else; composed of two products, silu(gate) would be kept too."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        (grad,) = grads
+        to_up = F.silu(gate).mul_(grad)
+        to_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        return to_gate, to_up
 
 
 class QKV(nn.Module):
@@ -94,8 +139,19 @@ class QKV(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k = self._normed(self.q(x), self.q_norm), self._normed(self.k(x), self.k_norm)
-        return torch.cat([q, k, self.v(x)], dim=-1)
+        return torch.cat([self.queries(x), self.keys(x), self.v(x)], dim=-1)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(rows, hidden) -> (rows, q)."""
+        return self._normed(self.q(x), self.q_norm)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """(rows, hidden) -> (rows, k)."""
+        return self._normed(self.k(x), self.k_norm)
+
+    def keys_values(self, x: Tensor) -> Tensor:
+        """(rows, hidden) -> (rows, k + v)."""
+        return torch.cat([self.keys(x), self.v(x)], dim=-1)
 
     def _normed(self, x: Tensor, norm: RMSNorm | None) -> Tensor:
         """Norms each head of (..., heads * head_dim)."""

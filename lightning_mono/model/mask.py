@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from lightning_mono.model.batch import Batch
+if TYPE_CHECKING:
+    from lightning_mono.model.batch import Batch
 
 
 def batch_mask(batch: Batch) -> Tensor | None:

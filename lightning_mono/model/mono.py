@@ -22,6 +22,8 @@ from lightning_mono.model.mask import batch_mask
 from lightning_mono.model.patchifier import build_patchifier
 from lightning_mono.model.placeholder import placeholder_id
 from lightning_mono.model.positions import document_lengths, rotary_tables
+from lightning_mono.model.spans import Documents
+from lightning_mono.model.wanted import Wanted
 
 if TYPE_CHECKING:
     from lightning_mono.backbones import Backbone
@@ -164,30 +166,37 @@ class MonoModel(nn.Module):
         cache: KVCache | None = None,
         hidden_states: list[Tensor] | None = None,
         watch: Watch | None = None,
+        wanted: Wanted | None = None,
     ) -> Tensor:
-        """Runs the decoder: (batch, tokens, hidden) after the final norm.
+        """Runs the decoder with its final norm: (batch, tokens, hidden), or (1, n, hidden) wanted.
 
         Args:
             mask: allowed pairs; by default those of the batch itself. Needed with a cache.
             cache: where keys and values are kept.
             hidden_states: a list to fill, a tensor a layer.
             watch: is shown what each layer attends with; the result is the same to the last bit.
+            wanted: positions that are read; the last layer computes the outputs of these alone.
         """
-        if mask is None and cache is None:
+        spans = (
+            batch.spans if mask is None and cache is None and self.device.type == "cpu" else None
+        )
+        if mask is None and cache is None and (spans is None or watch is not None):
             mask = batch_mask(batch)
         view: int | Tensor = batch.input_ids.shape[1] + (cache.length if cache else 0)
         decoder = self.config.decoder
         if batch.packed and decoder.rope_scaling and decoder.rope_scaling.kind == "dynamic":
             view = document_lengths(batch.positions, batch.documents)
         cos, sin = rotary_tables(decoder, batch.positions, view)
-        context = Context(batch.layout, cos, sin, mask, cache, watch)
+        documents = None if spans is None else Documents.of(spans, batch.branches)
+        context = Context(batch.layout, cos, sin, mask, documents, cache, watch)
         x = self.embeddings(batch)
         if torch.float16 in (x.dtype, self._autocast_dtype()):
             raise ValueError(FLOAT16)
-        for layer in self.layers:
+        last = len(self.layers) - 1
+        for depth, layer in enumerate(self.layers):
             if hidden_states is not None:
                 hidden_states.append(x)
-            x = layer(x, context)
+            x = layer(x, context, wanted if depth == last else None)
         x = self.norm(x)
         if hidden_states is not None:
             hidden_states.append(x)
@@ -198,6 +207,10 @@ class MonoModel(nn.Module):
         if self.head is None:
             return F.linear(hidden, self.embed.weight)
         return self.head(hidden)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What :meth:`logits` multiplies with."""
+        return [self.embed.weight] if self.head is None else [*self.head.parameters()]
 
     def forward(
         self,

@@ -9,6 +9,8 @@ import torch
 
 from lightning_mono.model.batch import Batch
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.spans import find_spans
+from lightning_mono.model.wanted import Wanted
 
 
 def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
@@ -22,19 +24,22 @@ def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
     rows = slice(start, stop)
     documents, branches = batch.documents[rows], batch.branches[rows]
     inside = (batch.predict >= start * width) & (batch.predict < stop * width)
+    layout = ModalityLayout.from_mask(batch.layout.mask[rows])
+    plain = bool((documents == 1).all()) and not bool(branches.any())
     return Batch(
         input_ids=batch.input_ids[rows],
         positions=batch.positions[rows],
         documents=documents,
         branches=branches,
-        layout=ModalityLayout.from_mask(batch.layout.mask[rows]),
+        layout=layout,
         pixel_values=batch.pixel_values[_tiles(batch, start) : _tiles(batch, stop)],
-        predict=batch.predict[inside] - start * width,
+        wanted=Wanted.of(batch.predict[inside] - start * width, layout),
         targets=batch.targets[inside],
         weights=batch.weights[inside],
         tokens=int((documents != 0).sum()),
         packed=batch.packed,
-        plain=bool((documents == 1).all()) and not bool(branches.any()),
+        plain=plain,
+        spans=None if plain or batch.spans is None else find_spans(documents, branches),
         samples=batch.samples,
     )
 

@@ -15,6 +15,7 @@ from lightning_mono.model.cache import KVCache
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.mask import allowed_pairs
 from lightning_mono.model.sampling import Sampling
+from lightning_mono.model.wanted import Wanted
 
 if TYPE_CHECKING:
     from lightning_mono.model.mono import MonoModel
@@ -203,8 +204,11 @@ class Session:
             mask = allowed_pairs(
                 batch.documents, batch.branches, keys, torch.zeros_like(keys), offset=self.length
             )
-        hidden = self.model.hidden(batch, mask=mask, cache=self.cache, watch=self.watch)
-        logits = self.model.logits(hidden[:, -1]).float()
+        wanted = Wanted.last_column(batch.layout) if columns > 1 else None
+        hidden = self.model.hidden(
+            batch, mask=mask, cache=self.cache, watch=self.watch, wanted=wanted
+        )
+        logits = self.model.logits(hidden.view(self.batch, -1)).float()
         # Nothing has failed: from here on the chunk is part of the conversation.
         self.cache.advance(batch.documents, batch.input_ids.masked_fill(batch.layout.mask, -1))
         self._counts = self._counts + batch.documents.sum(1)
@@ -273,7 +277,7 @@ class Session:
             branches=torch.zeros_like(documents),
             layout=layout,
             pixel_values=pixel_values,
-            predict=none,
+            wanted=Wanted.nothing(layout),
             targets=none,
             weights=none,
             tokens=tokens,

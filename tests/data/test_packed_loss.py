@@ -77,7 +77,7 @@ def model(renderer: Renderer) -> MonoModel:
 
 def loss_and_gradients(model: MonoModel, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
-    loss = next_token_loss(model, batch, model.hidden(batch))
+    loss = next_token_loss(model, batch, model.hidden(batch, wanted=batch.wanted))
     loss.backward()
     return float(loss.detach()), {
         name: parameter.grad

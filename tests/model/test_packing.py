@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawn import documents, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,18 +12,6 @@ from lightning_mono.model import Batch
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_model
 
 MODEL = tiny_model(dtype=torch.float64)
-words = st.lists(st.integers(4, 63), min_size=1, max_size=4)
-
-
-@st.composite
-def prefixes(draw: st.DrawFn) -> list[int]:
-    """Words, with or without an image among them."""
-    image = [IMAGE] * 4 if draw(st.booleans()) else []
-    return draw(words) + image + draw(st.lists(st.integers(4, 63), max_size=3))
-
-
-documents = st.tuples(prefixes(), st.lists(words, max_size=3)).map(lambda d: [d[0], *d[1]])
-rows = st.lists(documents, min_size=1, max_size=3)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ def run(kernel: str, recomputed: bool) -> tuple[torch.Tensor, dict[str, torch.Te
 
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     with saved_tensors_hooks(keep, lambda value: value):
-        loss = next_token_loss(model, batch, model.hidden(batch))
+        loss = next_token_loss(model, batch, model.hidden(batch, wanted=batch.wanted))
     held = sum(size for at, size in kept.items() if at not in weights)
     loss.backward()
     return loss, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, held

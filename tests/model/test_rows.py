@@ -24,7 +24,7 @@ def gradients(parts: list[Batch], weight: torch.Tensor) -> tuple[float, list[tor
     model = tiny_model(CONFIG, dtype=torch.float64)
     loss = torch.zeros(())
     for part in parts:
-        one = next_token_loss(model, part, model.hidden(part), weight)
+        one = next_token_loss(model, part, model.hidden(part, wanted=part.wanted), weight)
         one.backward()
         loss = loss + one.detach()
     return float(loss), [p.grad for p in model.parameters() if p.grad is not None]

@@ -57,5 +57,5 @@ def _saved(model: MonoModel, batch: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        next_token_loss(model, batch, model.hidden(batch))
+        next_token_loss(model, batch, model.hidden(batch, wanted=batch.wanted))
     return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)

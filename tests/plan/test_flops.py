@@ -41,7 +41,7 @@ def _check(words: list[str], shape: MonoConfig) -> None:
         parameter.requires_grad_(name in learns)
     with sdpa_kernel(SDPBackend.MATH):  # the one whose products the counter sees on a CPU
         with FlopCounterMode(display=False) as forward:
-            loss = next_token_loss(model, batch, model.hidden(batch))
+            loss = next_token_loss(model, batch, model.hidden(batch, wanted=batch.wanted))
         with FlopCounterMode(display=False) as backward:
             loss.backward()
     planned = count(shape, flow_of(shape, train), counted(batch), checkpointing=False)

@@ -35,7 +35,9 @@ def learn(made: MonoModule, optimizer: torch.optim.Optimizer, steps: int) -> lis
     batch = tiny_batch(documents(), made.model.config)
     losses = []
     for _ in range(steps):
-        loss = next_token_loss(made.model, batch, made.model.hidden(batch), batch.weights.sum())
+        loss = next_token_loss(
+            made.model, batch, made.model.hidden(batch, wanted=batch.wanted), batch.weights.sum()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

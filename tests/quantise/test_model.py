@@ -64,7 +64,9 @@ def test_gradients_reach_experts_and_patchifier_and_no_text_matrix(scheme: str) 
     model = tiny_model(config)
     quantise(model, scheme)
     batch = tiny_batch(documents(), config)
-    next_token_loss(model, batch, model.hidden(batch), batch.weights.sum()).backward()
+    next_token_loss(
+        model, batch, model.hidden(batch, wanted=batch.wanted), batch.weights.sum()
+    ).backward()
     groups = grouped(name for name, _ in model.named_parameters())
     for group in ("experts.ffn", "patchifier"):
         grads = [model.get_parameter(name).grad for name in groups[group]]
