@@ -20,6 +20,7 @@ from lightning_mono.backbones.tokenizer_files import TokenizerFiles
 from lightning_mono.checkpoints.config import read_config
 from lightning_mono.checkpoints.folder import load_model
 from lightning_mono.checkpoints.locate import model_folder
+from lightning_mono.checkpoints.tower import load_tower
 from lightning_mono.data.images import ImageProcessor
 from lightning_mono.data.loader import StageData
 from lightning_mono.data.prepare import prepare
@@ -28,15 +29,22 @@ from lightning_mono.data.sources import SourceSpec
 from lightning_mono.data.store import Store
 from lightning_mono.errors import AssetError, DataError, RecipeError
 from lightning_mono.inference import chat_template, make_renderer
-from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig
-from lightning_mono.model.graft import with_experts
+from lightning_mono.model import (
+    ExpertsConfig,
+    MonoConfig,
+    MonoModel,
+    PatchifierConfig,
+    VitConfig,
+)
+from lightning_mono.model.graft import match_scale, with_experts
 from lightning_mono.model.meta import on_meta
+from lightning_mono.model.patchifier import VitPatchifier
 from lightning_mono.model.published import PUBLISHED
 from lightning_mono.params import grouped
 from lightning_mono.placement import layers_of
 from lightning_mono.recipe import Recipe, build_stages, load_recipe
 from lightning_mono.recipe.resolve import merged_image
-from lightning_mono.recipe.schema import ScratchSection, SourceSection
+from lightning_mono.recipe.schema import ScratchSection, SourceSection, VitSection
 from lightning_mono.stages import Duration, StageSchedule
 
 Note = Callable[[str], None]
@@ -59,6 +67,11 @@ def build_model(recipe: Recipe, backbone: Backbone) -> Mono:
     patchifier = patchifier_config(recipe)
     experts = experts_config(recipe, backbone.config.layers)
     model = MonoModel.graft(backbone, patchifier=patchifier, experts=experts)
+    vit = recipe.model.patchifier.vit if recipe.model.patchifier else None
+    if vit is not None and vit.pretrained is not None:
+        assert isinstance(model.patchifier, VitPatchifier)
+        load_tower(model.patchifier, model_folder(vit.pretrained))
+        match_scale(model)
     chat = recipe.model.chat or backbone.chat
     files = TokenizerFiles.of_backbone(backbone)
     return Mono(
@@ -120,7 +133,13 @@ def patchifier_config(recipe: Recipe) -> PatchifierConfig | None:
         section.width,
         section.merge,
         kind=section.kind,  # type: ignore[arg-type]
+        vit=_vit_config(section.vit) if section.vit else None,
     )
+
+
+def _vit_config(section: VitSection) -> VitConfig:
+    shape = {key: value for key, value in vars(section).items() if key != "pretrained"}
+    return VitConfig(**shape)
 
 
 def experts_config(recipe: Recipe, layers: int) -> ExpertsConfig:

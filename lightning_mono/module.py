@@ -169,5 +169,7 @@ class MonoModule(pl.LightningModule):
 
 
 def _decays(name: str) -> bool:
-    """Matrices decay; biases, norms and position tables do not."""
-    return not (name.endswith(".bias") or "norm" in name or name == "patchifier.positions")
+    """Matrices decay; biases, norms, position tables and what else is no matrix do not."""
+    last = name.rpartition(".")[2]
+    vectors = ("positions", "class_embedding", "class_position", "attention_scale", "mlp_scale")
+    return not (last == "bias" or "norm" in name or last in vectors)

@@ -15,7 +15,9 @@ from lightning_mono.errors import RecipeError
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
-        "patchifier": r"patchifier\..+",
+        "patchifier": r"patchifier\.(?!(vit|projector)\.).+",
+        "patchifier.vit": r"patchifier\.vit\..+",
+        "patchifier.projector": r"patchifier\.projector\..+",
         "experts.ffn": r"layers\.\d+\.ffn\.visual\..+",
         "experts.attention": r"layers\.\d+\.attention\.(qkv|out)\.visual\..+",
         "experts.norms": r"layers\.\d+\.(attention|ffn)_norm\.visual\..+",
@@ -26,10 +28,14 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "head": r"head\..+",
     }
 )
-"""Group name -> the parameter names it holds, as a full-match regular expression."""
+"""Group name -> the parameter names it holds, as a full-match regular expression.
+
+A modular model's patchifier is two groups, the vision transformer and the MLP behind it.
+"""
 
 ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "patchifier": ("patchifier", "patchifier.vit", "patchifier.projector"),
         "experts": ("experts.ffn", "experts.attention", "experts.norms"),
         "text": ("ffn", "attention", "norms", "embeddings", "head"),
         "everything": tuple(GROUPS),
@@ -110,6 +116,8 @@ def expand(wanted: Sequence[str], present: Iterable[str], where: str = "train") 
 def _why(word: str) -> str:
     if word == "head":
         return ": its head is tied to the embeddings, so train 'embeddings'"
+    if word.startswith("patchifier."):
+        return ": only model.patchifier.kind=vit has some"
     if word.startswith("experts"):
         return f": set model.experts{word.removeprefix('experts') or '.ffn'}"
     return ""

@@ -85,7 +85,7 @@ class Ground:
         number = torch.arange(batch.layout.visual.count, device=device)
         cell = number % patchifier.tokens_per_tile
         row, column = cell // patchifier.grid, cell % patchifier.grid
-        if patchifier.kind == "conv" and patchifier.order == "v1":
+        if patchifier.by_column:
             row, column = column, row
         tile = torch.full(shape, -1, device=device)
         tile[visual] = number // patchifier.tokens_per_tile

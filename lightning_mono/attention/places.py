@@ -81,8 +81,7 @@ class Mosaic:
         """Of a picture of this size, (width, height), that shares a turn with ``images`` - 1."""
         columns, rows = processor.grid(*size, images)
         thumbnail = processor.tile_count(*size, images) > columns * rows
-        by_column = patchifier.kind == "conv" and patchifier.order == "v1"
-        return cls(*size, columns, rows, thumbnail, patchifier.grid, by_column)
+        return cls(*size, columns, rows, thumbnail, patchifier.grid, patchifier.by_column)
 
     @property
     def tiles(self) -> int:

@@ -10,8 +10,7 @@ the patchifier, ``llm_config`` the decoder in its family's words. The class name
 - ``<Base>MonoForCausalLM``: where ``llm_config.visual_experts`` says. The official code has no
   such models and refuses the name, rather than load a part of the weights.
 
-``vision_config.model_type`` is ``intern_vit_patch`` for Mono-InternVL's patchifier; others, which
-the official code does not have, are ``mono_patchifier`` with their ``kind``.
+``vision_config.model_type`` says how pixels enter; `vision_config` has more.
 
 A model without patchifier is a plain folder of its family, which transformers reads.
 """
@@ -29,16 +28,11 @@ from lightning_mono.backbones.huggingface import decoder_config, decoder_setting
 from lightning_mono.backbones.located import located
 from lightning_mono.backbones.shards import read_json
 from lightning_mono.backbones.tokenizer import IMAGE_CONTEXT
+from lightning_mono.checkpoints.vision_config import read_patchifier, vision_settings
 from lightning_mono.errors import CheckpointError
-from lightning_mono.model.config import (
-    PATCHIFIER_KINDS,
-    ExpertsConfig,
-    MonoConfig,
-    PatchifierConfig,
-)
+from lightning_mono.model.config import ExpertsConfig, MonoConfig
 
 COMPOSITE = "internvl_chat"
-PUBLISHED_PATCHIFIER, OTHER_PATCHIFIER = "intern_vit_patch", "mono_patchifier"
 IMAGE_ID = "img_context_token_id"
 _IMAGE_IDS = (IMAGE_ID, "image_context_token_id", "image_token_id")
 _KINDS = ("ffn", "attention", "norms")
@@ -61,7 +55,7 @@ def read_config(folder: Path) -> tuple[MonoConfig, dict[str, Any]]:
         for lora in ("use_backbone_lora", "use_llm_lora"):
             if entries.get(lora):
                 raise CheckpointError(f"{lora} is set: merge the LoRA weights first")
-        patchifier = _patchifier(entries, _section(entries, "vision_config"))
+        patchifier = read_patchifier(entries, _section(entries, "vision_config"))
         declared = (entries.get(key) for key in _IMAGE_IDS)
         image_id = next((id for id in declared if id is not None), None)
         if image_id is None:
@@ -78,7 +72,8 @@ def write_config(config: MonoConfig, entries: Mapping[str, Any]) -> dict[str, An
     Raises:
         CheckpointError: the family's layout cannot express the decoder.
     """
-    if config.patchifier is None:
+    patchifier = config.patchifier
+    if patchifier is None:
         return {**entries, **decoder_settings(config.decoder)}
     every = tuple(range(config.decoder.layers))
     if config.experts == ExpertsConfig():
@@ -88,23 +83,12 @@ def write_config(config: MonoConfig, entries: Mapping[str, Any]) -> dict[str, An
     else:
         llm = decoder_settings(config.decoder, "MonoForCausalLM")
         llm["visual_experts"] = {kind: list(getattr(config.experts, kind)) for kind in _KINDS}
-    patchifier = config.patchifier
-    published = patchifier.kind == "conv"
-    vision = {
-        "architectures": ["InternVisionPatchModel" if published else "MonoPatchifierModel"],
-        "model_type": PUBLISHED_PATCHIFIER if published else OTHER_PATCHIFIER,
-        **({} if published else {"kind": patchifier.kind}),
-        "patch_size": patchifier.patch_size,
-        "image_size": patchifier.table_size or patchifier.image_size,
-        "hidden_size": patchifier.width,
-        "num_channels": 3,
-    }
     known = {} if config.image_context_id is None else {IMAGE_ID: config.image_context_id}
     return {
         **entries,
         "architectures": ["InternVLChatModel"],
         "model_type": COMPOSITE,
-        "vision_config": {**entries.get("vision_config", {}), **vision},
+        "vision_config": {**entries.get("vision_config", {}), **vision_settings(patchifier)},
         "llm_config": {**entries.get("llm_config", {}), **llm},
         "select_layer": -1,
         "downsample_ratio": 1 / patchifier.merge,
@@ -146,40 +130,6 @@ def _placed(placement: Any, layers: int) -> ExpertsConfig:
             f"llm_config.visual_experts must list layers below {layers} for {', '.join(_KINDS)}"
         )
     return ExpertsConfig(**placed)
-
-
-def _patchifier(entries: Mapping[str, Any], vision: Mapping[str, Any]) -> PatchifierConfig:
-    model_type = vision.get("model_type")
-    if model_type not in (PUBLISHED_PATCHIFIER, OTHER_PATCHIFIER):
-        raise CheckpointError(
-            f"vision_config.model_type {model_type!r} is a vision encoder; only monolithic models "
-            f"({PUBLISHED_PATCHIFIER!r}) are supported"
-        )
-    kind = "conv" if model_type == PUBLISHED_PATCHIFIER else vision["kind"]
-    if kind not in PATCHIFIER_KINDS:
-        raise CheckpointError(
-            f"vision_config.kind {kind!r} is none of {', '.join(PATCHIFIER_KINDS)}"
-        )
-    if vision.get("num_channels", 3) != 3:
-        raise CheckpointError(f"vision_config.num_channels is {vision['num_channels']}, not 3")
-    ratio = entries.get("downsample_ratio", 0.5)
-    merge = round(1 / ratio) if ratio else 0
-    if not merge or 1 / merge != ratio:
-        raise CheckpointError(f"downsample_ratio {ratio} is not one over a whole number")
-    order = entries.get("ps_version", "v1")
-    if order not in ("v1", "v2"):
-        raise CheckpointError(f"ps_version {order!r} is neither 'v1' nor 'v2'")
-    table = vision["image_size"]
-    size = entries.get("force_image_size") or table
-    return PatchifierConfig(
-        image_size=size,
-        patch_size=vision["patch_size"],
-        width=vision["hidden_size"],
-        merge=merge,
-        order=order,
-        table_size=table if table != size else None,
-        kind=kind,
-    )
 
 
 def _id_in_tokenizer(folder: Path) -> int | None:

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from operator import itemgetter
 
-import torch
 from torch import Tensor
 
 from lightning_mono.backbones.families import find_family
 from lightning_mono.backbones.families.stored import stored
+from lightning_mono.checkpoints.entry import Entry, Shapes, Tensors
+from lightning_mono.checkpoints.vision import patchifier_entries
 from lightning_mono.model.config import MonoConfig
-
-Tensors = Mapping[str, Tensor]
-Shapes = Mapping[str, tuple[int, ...]]
-
-# Those of the patchifier that are stored as they are.
-_PATCHIFIER = {
-    "patchifier.conv.weight": "vision_model.embeddings.patch_embedding.weight",
-    "patchifier.conv.bias": "vision_model.embeddings.patch_embedding.bias",
-    "patchifier.norm.weight": "mlp1.0.weight",
-    "patchifier.norm.bias": "mlp1.0.bias",
-    "patchifier.up.weight": "mlp1.1.weight",
-    "patchifier.up.bias": "mlp1.1.bias",
-    "patchifier.down.weight": "mlp1.3.weight",
-    "patchifier.down.bias": "mlp1.3.bias",
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A stored tensor.
-
-    Attributes:
-        name: in the files.
-        shape: in the files.
-        split: the stored tensor to those of ours that it holds, by name.
-        join: the inverse, given all of ours.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    split: Callable[[Tensor], dict[str, Tensor]]
-    join: Callable[[Tensors], Tensor]
 
 
 def entries(config: MonoConfig, shapes: Shapes) -> list[Entry]:
@@ -57,8 +24,7 @@ def entries(config: MonoConfig, shapes: Shapes) -> list[Entry]:
     prefix = "language_model." if config.patchifier else ""
     found = list(_decoder(config, text, prefix))
     if config.patchifier:
-        published = config.patchifier.kind == "conv"
-        found += _patchifier(shapes) if published else _other_patchifier(shapes)
+        found += patchifier_entries(config.patchifier.kind, shapes)
     if config.patchifier and config.decoder.tied:
         # The official code does not tie the heads of composite models: it wants the copy.
         found.append(Entry(head(config), shapes["embed.weight"], _none, _embeddings_again))
@@ -97,49 +63,3 @@ def _embeddings_again(tensors: Tensors) -> Tensor:
 
 def _none(value: Tensor) -> dict[str, Tensor]:
     return {}
-
-
-def _named(name: str, value: Tensor) -> dict[str, Tensor]:
-    return {name: value}
-
-
-def _other_patchifier(shapes: Shapes) -> Iterator[Entry]:
-    """Of kinds that the published checkpoints do not have: stored by our names."""
-    for name, shape in shapes.items():
-        if name.startswith("patchifier."):
-            theirs = name.replace("patchifier.", "vision_model.", 1)
-            yield Entry(theirs, shape, partial(_named, name), itemgetter(name))
-
-
-def _patchifier(shapes: Shapes) -> Iterator[Entry]:
-    for ours, theirs in _PATCHIFIER.items():
-        yield Entry(
-            theirs,
-            shapes[ours],
-            partial(_named, ours),
-            itemgetter(ours),
-        )
-    side, _, width = shapes["patchifier.positions"]
-    yield Entry(
-        "vision_model.embeddings.class_embedding",
-        (1, 1, width),
-        lambda value: {"patchifier.class_embedding": value.flatten()},
-        lambda tensors: tensors["patchifier.class_embedding"].view(1, 1, width),
-    )
-
-    def split_positions(value: Tensor) -> dict[str, Tensor]:
-        return {
-            "patchifier.class_position": value[0, 0].clone(),
-            "patchifier.positions": value[0, 1:].reshape(side, side, width).clone(),
-        }
-
-    def join_positions(tensors: Tensors) -> Tensor:
-        table = tensors["patchifier.positions"].reshape(-1, width)
-        return torch.cat([tensors["patchifier.class_position"][None], table])[None]
-
-    yield Entry(
-        "vision_model.embeddings.position_embedding",
-        (1, 1 + side * side, width),
-        split_positions,
-        join_positions,
-    )

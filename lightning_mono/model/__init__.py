@@ -1,7 +1,7 @@
 """The model, in plain PyTorch: lift it out and it runs without Lightning."""
 
 from lightning_mono.model.batch import Batch
-from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig, VitConfig
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.mono import MonoModel, MonoOutput
 
@@ -13,4 +13,5 @@ __all__ = [
     "MonoModel",
     "MonoOutput",
     "PatchifierConfig",
+    "VitConfig",
 ]

@@ -9,8 +9,43 @@ from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
 
-PatchifierKind = Literal["conv", "linear", "two_conv"]
+PatchifierKind = Literal["conv", "linear", "two_conv", "vit"]
 PATCHIFIER_KINDS: tuple[PatchifierKind, ...] = get_args(PatchifierKind)
+NormKind = Literal["layer_norm", "rms_norm"]
+NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """A vision transformer's layers; the defaults are InternViT-300M's, whose width is 1024.
+
+    Attributes:
+        layers: how many.
+        heads: of attention; they divide the width.
+        mlp_ratio: inner channels of an MLP over the width.
+        norm: before attention and MLP: layer_norm, or rms_norm (InternViT-6B).
+        qk_norm: an RMS norm over all channels of queries, and one of keys (InternViT-6B).
+        qkv_bias: of the query, key and value projections.
+        eps: of the norms.
+        layer_scale: what the factors on attention and MLP start from.
+    """
+
+    layers: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    norm: NormKind = "layer_norm"
+    qk_norm: bool = False
+    qkv_bias: bool = True
+    eps: float = 1e-6
+    layer_scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORM_KINDS:
+            raise ValueError(f"no norm {self.norm!r}; there are {', '.join(NORM_KINDS)}")
+
+    def mlp_size(self, width: int) -> int:
+        """Inner channels of an MLP."""
+        return round(width * self.mlp_ratio)
 
 
 @dataclass(frozen=True)
@@ -28,7 +63,9 @@ class PatchifierConfig:
             early InternVL checkpoints.
         table_size: side in pixels of the tiles that the position table was made for, where that
             is not ``image_size``; the table is resized bicubically then.
-        kind: conv (Mono-InternVL), linear (Fuyu, SOLO) or two_conv (EVEv2).
+        kind: conv (Mono-InternVL), linear (Fuyu, SOLO), two_conv (EVEv2), or vit: conv with a
+            vision transformer before the shuffle (InternVL).
+        vit: the transformer of kind vit, and of no other; InternViT-300M's where it is left out.
     """
 
     image_size: int
@@ -38,6 +75,7 @@ class PatchifierConfig:
     order: Literal["v1", "v2"] = "v2"
     table_size: int | None = None
     kind: PatchifierKind = "conv"
+    vit: VitConfig | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in PATCHIFIER_KINDS:
@@ -49,6 +87,19 @@ class PatchifierConfig:
                 f"image_size {self.image_size} is no multiple of patch_size x merge = "
                 f"{self.patch_size * self.merge}"
             )
+        if self.kind != "vit":
+            if self.vit is not None:
+                raise ValueError(f"vit is given, but a patchifier of kind {self.kind!r} has none")
+            return
+        vit = self.vit or VitConfig()
+        object.__setattr__(self, "vit", vit)
+        if self.width % vit.heads:
+            raise ValueError(f"width {self.width} is no multiple of vit.heads {vit.heads}")
+
+    @property
+    def by_column(self) -> bool:
+        """Whether a tile's tokens come column by column."""
+        return self.order == "v1" and self.kind in ("conv", "vit")
 
     @property
     def table_grid(self) -> int:

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_mono.model.attention import Attention, Context
 from lightning_mono.model.config import MonoConfig
 from lightning_mono.model.experts import Experts, RMSNorm, SwiGLU
+from lightning_mono.model.vit import VitLayer
 from lightning_mono.model.wanted import Wanted
 
 
@@ -57,5 +58,5 @@ class Block(nn.Module):
 def recompute_layers(model: nn.Module, on: bool) -> None:
     """Has every layer of a model compute its inner values again on the way back, or keep them."""
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, Block | VitLayer):
             module.recomputed = on

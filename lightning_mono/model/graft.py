@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_mono.backbones import Backbone, add_image_tokens, load_backbone
 from lightning_mono.model.assign import assign
-from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
+from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig, VitConfig
 from lightning_mono.model.meta import on_meta
 from lightning_mono.model.mono import MonoModel
 from lightning_mono.model.patchifier import build_patchifier
@@ -36,8 +36,9 @@ def graft(
     Args:
         llm: a loaded backbone, or what `load_backbone` takes: a folder in Hugging Face layout, a
             hub id, a GGUF file, a packaged name.
-        patchifier: its settings, or those of them that differ from ``PUBLISHED``, e.g. ``{}`` or
-            ``{"image_size": 224}``; None for a text-only model.
+        patchifier: its settings, or those of them that differ from ``PUBLISHED``, e.g. ``{}``,
+            ``{"image_size": 224}`` or ``{"kind": "vit", "vit": {"layers": 12}}``; None for a
+            text-only model.
         experts: layers by kind, or words for them, e.g. ``{"ffn": "all", "attention": "last:4"}``;
             None for no visual experts.
 
@@ -47,7 +48,7 @@ def graft(
     """
     backbone = llm if isinstance(llm, Backbone) else load_backbone(str(llm))
     if isinstance(patchifier, Mapping):
-        patchifier = PatchifierConfig(**{**PUBLISHED, **patchifier})
+        patchifier = _described(patchifier)
     if not isinstance(experts, ExpertsConfig):
         layers = backbone.config.layers
         experts = ExpertsConfig(**{k: layers_of(v, layers) for k, v in (experts or {}).items()})
@@ -68,7 +69,7 @@ def graft(
         # An expert must not share its sister's storage, nor the model the backbone's.
         assign(model, name, value.clone())
     if model.patchifier is not None:
-        _match_scale(model)
+        match_scale(model)
     return model
 
 
@@ -87,6 +88,13 @@ def with_experts(model: MonoModel, experts: ExpertsConfig) -> MonoModel:
         assign(grown, name, state[name] if name in state else state[_source(name)].clone())
     grown.entries = model.entries
     return grown
+
+
+def _described(settings: Mapping[str, Any]) -> PatchifierConfig:
+    known = {**PUBLISHED, **settings}
+    if isinstance(known.get("vit"), Mapping):
+        known["vit"] = VitConfig(**known["vit"])
+    return PatchifierConfig(**known)
 
 
 def _empty(config: MonoConfig, backbone: Backbone) -> MonoModel:
@@ -123,7 +131,7 @@ def _with_means(weight: Tensor, known: int, tokens: int) -> Tensor:
 
 
 @torch.no_grad()
-def _match_scale(model: MonoModel) -> None:
+def match_scale(model: MonoModel) -> None:
     """Scales the patchifier's output to the spread of the word embeddings."""
     assert model.patchifier is not None
     size = model.patchifier.config.image_size

@@ -1,4 +1,4 @@
-"""Pixels to visual tokens, without a vision encoder: three ways that the field takes."""
+"""Pixels to visual tokens: three ways without a vision encoder, and the modular way with one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.model.config import PatchifierConfig, PatchifierKind
+from lightning_mono.model.pixels import check_pixels, pixel_shuffle, resized
+from lightning_mono.model.vit import VisionTransformer
 
 
 class ConvPatchifier(nn.Module):
@@ -93,7 +95,43 @@ class TwoConvPatchifier(nn.Module):
         return self.second(patches).flatten(2).mT
 
 
-Patchifier = ConvPatchifier | LinearPatchifier | TwoConvPatchifier
+class VitPatchifier(nn.Module):
+    """A vision transformer, pixel shuffle, MLP (InternVL 1.5, section 3.1).
+
+    What Mono-InternVL is compared with: its modular twin, with vision in a tower of its own.
+    """
+
+    def __init__(self, config: PatchifierConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vit = VisionTransformer(config)
+        self.projector = Projector(config.width * config.merge**2, hidden_size)
+
+    @property
+    def last(self) -> nn.Linear:
+        return self.projector.down
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Tiles of another size than the configuration's are taken too."""
+        check_pixels(pixel_values, self.config)
+        patches = self.vit(pixel_values)
+        return self.projector(pixel_shuffle(patches, self.config.merge, self.config.order))
+
+
+class Projector(nn.Module):
+    """down(gelu(up(norm(x)))): (..., merged) -> (..., hidden)."""
+
+    def __init__(self, merged: int, hidden_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(merged)
+        self.up = nn.Linear(merged, hidden_size)
+        self.down = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(x))))
+
+
+Patchifier = ConvPatchifier | LinearPatchifier | TwoConvPatchifier | VitPatchifier
 """(tiles, 3, size, size) -> (tiles, tokens per tile, hidden).
 
 ``config`` is what it was built from, ``last`` the layer that writes to the decoder.
@@ -103,51 +141,10 @@ _KINDS: dict[PatchifierKind, type[Patchifier]] = {
     "conv": ConvPatchifier,
     "linear": LinearPatchifier,
     "two_conv": TwoConvPatchifier,
+    "vit": VitPatchifier,
 }
 
 
 def build_patchifier(config: PatchifierConfig, hidden_size: int) -> Patchifier:
     """The patchifier of a kind, its weights drawn at random."""
     return _KINDS[config.kind](config, hidden_size)
-
-
-def check_pixels(pixel_values: Tensor, config: PatchifierConfig) -> None:
-    """Refuses what cannot be cut into tokens.
-
-    Raises:
-        ValueError: no tiles of three colours, or sides that no whole number of tokens makes.
-    """
-    step = config.patch_size * config.merge
-    shape = tuple(pixel_values.shape)
-    if len(shape) != 4 or shape[1] != 3 or shape[2] % step or shape[3] % step:
-        raise ValueError(
-            f"pixel_values must be (tiles, 3, {config.image_size}, {config.image_size}), or of "
-            f"another size that {step} divides; got {shape}"
-        )
-
-
-def resized(table: Tensor, rows: int, columns: int) -> Tensor:
-    """A position table (side, side, width) for a grid of another size, bicubically, in fp32."""
-    if table.shape[:2] == (rows, columns):
-        return table
-    stack = table.float().permute(2, 0, 1)[None]  # (1, width, side, side)
-    grown = F.interpolate(stack, size=(rows, columns), mode="bicubic", align_corners=False)
-    return grown[0].permute(1, 2, 0).to(table.dtype)
-
-
-def pixel_shuffle(patches: Tensor, merge: int, order: str = "v2") -> Tensor:
-    """Puts each merge x merge square of patches side by side into one token.
-
-    Args:
-        patches: (tiles, rows, columns, width).
-        order: ``v2`` reads the squares row by row; ``v1`` column by column.
-
-    Returns:
-        (tiles, rows * columns / merge**2, width * merge**2).
-    """
-    tiles, rows, columns, width = patches.shape
-    squares = patches.reshape(tiles, rows // merge, merge, columns // merge, merge, width)
-    squares = squares.permute(0, 1, 3, 2, 4, 5)
-    if order == "v1":
-        squares = squares.transpose(1, 2)
-    return squares.reshape(tiles, rows // merge * (columns // merge), width * merge**2)

@@ -20,7 +20,7 @@ Under autocast every linear layer that trains keeps a copy of its input of its o
 
 from __future__ import annotations
 
-from lightning_mono.model import MonoConfig
+from lightning_mono.model import MonoConfig, PatchifierConfig
 from lightning_mono.plan.flow import Flow
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.numeric import Numeric
@@ -57,27 +57,65 @@ def stream_bytes(config: MonoConfig, batch: MicroBatch, numeric: Numeric) -> flo
 
 
 def outside_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
-    """What patchifier and final norm keep; the loss is counted by :func:`loss_bytes`."""
+    """What the final norm keeps; the loss is counted by :func:`loss_bytes`."""
     hidden = config.decoder.hidden_size
     wide = hidden * numeric.wide + STATISTIC if flow.last else 0
     norm = wide + hidden * numeric.weight * ("norms" in flow.train)
-    return batch.tokens * norm + patchifier_bytes(config, flow, batch, numeric)
+    return batch.tokens * norm
 
 
-def patchifier_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
+def patchifier_bytes(
+    config: MonoConfig,
+    flow: Flow,
+    batch: MicroBatch,
+    numeric: Numeric,
+    *,
+    checkpointing: bool = False,
+) -> float:
     """What the patchifier keeps beside the pixels, of which it keeps a cast where it makes one."""
     section, n = config.patchifier, numeric
-    if section is None or "patchifier" not in flow.train:
+    if section is None or not flow.vision:
         return 0.0
     hidden, merged = config.decoder.hidden_size, section.width * section.merge**2
-    if section.kind != "conv":
+    if section.kind not in ("conv", "vit"):
         inner = {"linear": pixels(config, batch), "two_conv": 2 * batch.visual * merged}
         cast = pixels(config, batch) * (section.kind == "two_conv" and n.product != PIXEL)
         return (inner[section.kind] + cast) * n.product
     norm = merged * n.wide + 2 * STATISTIC
     mlp = merged * n.product + 2 * hidden * n.product + hidden * n.weight
     cast = pixels(config, batch) * n.product if n.product != PIXEL else 0.0
-    return batch.visual * (norm + mlp) + cast
+    if section.vit is None:
+        return batch.visual * (norm + mlp) + cast
+    a_layer = vit_layer_bytes(config, batch, n)
+    if checkpointing:
+        a_layer = batch.tiles * _vit_length(section) * section.width * n.weight
+    tower = flow.tower * (section.vit.layers * a_layer + cast)
+    return batch.visual * (norm + mlp) + tower
+
+
+def vit_layer_bytes(config: MonoConfig, batch: MicroBatch, numeric: Numeric) -> float:
+    """What a layer of a vision transformer keeps that learns.
+
+    Of T tokens, W channels and M inner ones: what norms, projections and factors read, 2 T W each;
+    q, k and v, and their mixture, 4 T W; what GELU reads and writes, 2 T M.
+    """
+    section, c = config.patchifier, numeric.product
+    assert section is not None
+    assert section.vit is not None
+    width, vit = section.width, section.vit
+    row = 2 * width * numeric.weight + 8 * width * c + 2 * vit.mlp_size(width) * c
+    row += (4 + vit.heads) * STATISTIC
+    if vit.norm == "rms_norm":
+        row += 2 * width * numeric.weight + 2 * width * (numeric.wide - numeric.weight)
+    if vit.qk_norm:
+        widened = numeric.wide if c < numeric.wide else 0
+        row += 2 * width * (widened + numeric.product + c) + 2 * STATISTIC
+    return batch.tiles * _vit_length(section) * row
+
+
+def _vit_length(section: PatchifierConfig) -> int:
+    """Patches of a tile and its class token."""
+    return section.tokens_per_tile * section.merge**2 + 1
 
 
 def loss_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:

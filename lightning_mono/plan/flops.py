@@ -76,9 +76,10 @@ class Flops:
 def count(config: MonoConfig, flow: Flow, batch: MicroBatch, *, checkpointing: bool) -> Flops:
     """Operations of one micro-batch on one device."""
     outside = [*_patchifier(config, flow, batch), _head(config, flow, batch)]
-    forward = sum(p.forward for p in outside)
-    backward = sum(p.backward for p in outside)
-    recompute = 0.0
+    tower = _tower(config, flow, batch)
+    forward = sum(p.forward for p in outside) + tower.forward
+    backward = sum(p.backward for p in outside) + tower.backward
+    recompute = tower.forward if checkpointing and flow.tower else 0.0
     for layer, needs in enumerate(flow.layers):
         products = [*_attention(config, flow, batch, layer), *_ffn(config, flow, batch, layer)]
         mixing = 4 * batch.rows * batch.length**2 * config.decoder.heads * config.decoder.head_dim
@@ -117,19 +118,40 @@ def _sides(
 
 
 def _patchifier(config: MonoConfig, flow: Flow, batch: MicroBatch) -> list[Product]:
-    """Pixels need no gradient."""
+    """All but a transformer's layers. Pixels need no gradient."""
     section = config.patchifier
     if section is None:
         return []
-    trains, hidden = "patchifier" in flow.train, config.decoder.hidden_size
-    merged = section.merge**2
+    hidden, merged = config.decoder.hidden_size, section.merge**2
     if section.kind == "linear":
-        return [Product(batch.visual, 3 * section.patch_size**2 * merged * hidden, False, trains)]
+        size = 3 * section.patch_size**2 * merged * hidden
+        return [Product(batch.visual, size, False, flow.projector)]
+    # What is before the shuffle: convolution, and layers where there are some.
+    before = flow.tower if section.kind == "vit" else flow.projector
     return [
-        Product(batch.visual * merged, 3 * section.patch_size**2 * section.width, False, trains),
-        Product(batch.visual, section.width * merged * hidden, trains, trains),
-        *([Product(batch.visual, hidden**2, trains, trains)] if section.kind == "conv" else []),
+        Product(batch.visual * merged, 3 * section.patch_size**2 * section.width, False, before),
+        Product(batch.visual, section.width * merged * hidden, flow.vision, flow.projector),
+        *(
+            [Product(batch.visual, hidden**2, flow.vision, flow.projector)]
+            if section.kind != "two_conv"
+            else []
+        ),
     ]
+
+
+def _tower(config: MonoConfig, flow: Flow, batch: MicroBatch) -> Flops:
+    """The layers of a vision transformer, of which a tile's patches and class token are a row."""
+    section = config.patchifier
+    if section is None or section.vit is None:
+        return Flops(0, 0)
+    width, length = section.width, section.tokens_per_tile * section.merge**2 + 1
+    size = 4 * width**2 + 2 * width * section.vit.mlp_size(width)
+    product = Product(batch.tiles * length, size, flow.tower, flow.tower)
+    mixing = 4 * batch.tiles * length**2 * width
+    return Flops(
+        section.vit.layers * (product.forward + mixing),
+        section.vit.layers * (product.backward + 2 * mixing * flow.tower),
+    )
 
 
 def _head(config: MonoConfig, flow: Flow, batch: MicroBatch) -> Product:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lightning_mono.model import MonoConfig
+from lightning_mono.params import ALIASES
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,27 @@ class Flow:
         """Whether a layer's text or visual weights of a kind (ffn, attention, norms) learn."""
         return (f"experts.{kind}" if visual else kind) in self.train
 
+    @property
+    def vision(self) -> bool:
+        """Whether the patchifier or a part of it learns, so that visual tokens need a gradient."""
+        return not self.train.isdisjoint(ALIASES["patchifier"])
+
+    @property
+    def tower(self) -> bool:
+        """Whether the vision transformer learns: all of it, or nothing."""
+        return "patchifier.vit" in self.train
+
+    @property
+    def projector(self) -> bool:
+        """Whether what writes to the decoder learns."""
+        return not self.train.isdisjoint(("patchifier", "patchifier.projector"))
+
 
 def flow_of(config: MonoConfig, train: Collection[str]) -> Flow:
     """Follows the need for gradients through a model, as autograd does."""
     groups = frozenset(train)
-    stream = "embeddings" in groups or (config.patchifier is not None and "patchifier" in groups)
+    eyes = config.patchifier is not None and not groups.isdisjoint(ALIASES["patchifier"])
+    stream = "embeddings" in groups or eyes
     layers = []
     for layer in range(config.decoder.layers):
 

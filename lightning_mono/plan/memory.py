@@ -6,6 +6,8 @@ A step is followed through the moments at which memory is highest:
     loss gradient      the way back begins: three tensors of (targets, vocabulary) in fp32
     layer n gradient   gradients of the layers above n are there, activations up to n are; those of
                        one layer's own activations are being made
+    vision gradient    gradients of the decoder are there, and the way back goes through a vision
+                       transformer, where there is one that learns
     update             all gradients, and what the optimizer makes on its way
 
 Where a step is computed in parts, the gradients of the parts before are there at every moment.
@@ -126,7 +128,7 @@ class Step:
         logits = self.batch.targets * self.config.decoder.vocab_size * activations.LOGARITHM
         rows = activations.loss_bytes(self.config, self.flow, self.batch, self.setup.numeric)
         rows -= logits
-        outside = rows + self._outside
+        outside = rows + self._outside + self._patchifier
         inputs = activations.input_bytes(self.config, self.batch)
         if self.setup.device == "cpu":  # holds the whole batch, and the next one
             inputs *= 2 * self.setup.accumulate
@@ -144,6 +146,10 @@ class Step:
                 f"layer {layer} gradient",
                 self._at(made, alive, 0.0, workspace, down_to=layer, now=layer),
             )
+        if self.flow.tower:
+            alive = inputs + self._patchifier + self.setup.checkpointing * self._vit_layer
+            made = held or self._made(-1)
+            yield "vision gradient", self._at(made, alive, 0.0, self._vit_workspace)
         yield "update", self._at(every, inputs, 0.0, self._stepping)
 
     # -- one moment -------------------------------------------------------------------------
@@ -198,7 +204,23 @@ class Step:
 
     @cached_property
     def _patchifier(self) -> float:
-        return activations.patchifier_bytes(self.config, self.flow, self.batch, self.setup.numeric)
+        return activations.patchifier_bytes(
+            self.config,
+            self.flow,
+            self.batch,
+            self.setup.numeric,
+            checkpointing=self.setup.checkpointing,
+        )
+
+    @property
+    def _vit_layer(self) -> float:
+        return activations.vit_layer_bytes(self.config, self.batch, self.setup.numeric)
+
+    @property
+    def _vit_workspace(self) -> float:
+        """Gradients of the activations of a vision transformer's layer: about what it keeps."""
+        expanded = self.setup.numeric.product / self.setup.numeric.weight
+        return self._vit_layer * min(1.0, expanded)
 
     def _workspace(self, layer: int) -> float:
         """Gradients of one layer's activations: those of its FFN, or of its attention."""
@@ -238,15 +260,15 @@ class Step:
         """What FSDP2 has put together: the outermost unit, and the two largest layers' worth."""
         if self._shares == 1:
             return 0.0
-        whole = sum(stored_bytes(w, self.setup) for w in self.weights if w.layer is None)
-        layers: dict[int, float] = {}
+        whole = sum(stored_bytes(w, self.setup) for w in self.weights if w.unit is None)
+        layers: dict[str, float] = {}
         for weight in self.weights:
-            if weight.layer is not None:
+            if weight.unit is not None:
                 size = stored_bytes(weight, self.setup)
                 # Its gradient, too, before it is shared.
                 size += size * (weight.group in self.flow.train)
-                layers[weight.layer] = layers.get(weight.layer, 0) + size
-        outside = (w for w in self._trained if w.layer is None)
+                layers[weight.unit] = layers.get(weight.unit, 0) + size
+        outside = (w for w in self._trained if w.unit is None)
         whole += sum(w.numbers * self.setup.numeric.weight for w in outside)
         return whole + sum(sorted(layers.values())[-2:])
 
@@ -313,7 +335,7 @@ def multiplies(weight: Weight, config: MonoConfig) -> bool:
 def gradient_passes(weight: Weight, flow: Flow) -> bool:
     """Whether what a matrix is multiplied with needs a gradient."""
     if weight.layer is None:
-        return flow.last if weight.group != "patchifier" else "patchifier" in flow.train
+        return flow.vision if weight.name.startswith("patchifier.") else flow.last
     needs: LayerFlow = flow.layers[weight.layer]
     if ".qkv." in weight.name:
         return needs.normed

@@ -95,7 +95,7 @@ class Plan:
     @property
     def text_parameters(self) -> int:
         """Numbers that serve a text token: those of the text LLM itself."""
-        others = [n for n in self.parameters if n == "patchifier" or n.startswith("experts.")]
+        others = [n for n in self.parameters if n.startswith(("patchifier", "experts."))]
         return self.total_parameters - sum(self.parameters[name] for name in others)
 
     def rate(self, gpu: Gpu) -> float:

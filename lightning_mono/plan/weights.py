@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class Weight:
     Attributes:
         name: in the model.
         group: that it belongs to.
-        layer: that it is in; None outside the layers.
+        layer: of the decoder that it is in; None outside them.
         shape: of it.
     """
 
@@ -30,6 +31,12 @@ class Weight:
     @property
     def numbers(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def unit(self) -> str | None:
+        """The layer that it is sharded with, a vision transformer's or the decoder's."""
+        found = re.match(r"(patchifier\.vit\.)?layers\.\d+", self.name)
+        return found[0] if found else None
 
     @property
     def multiplied(self) -> bool:

@@ -12,18 +12,43 @@ MISSING: Any = "???"
 
 
 @dataclass
+class VitSection:
+    """A vision transformer; by default of InternViT-300M's shape."""
+
+    layers: int = 24
+    heads: int = 16
+    """Of attention; they divide the patchifier's width."""
+    mlp_ratio: float = 4.0
+    """Inner channels of an MLP over the width."""
+    norm: str = "layer_norm"
+    """layer_norm or rms_norm."""
+    qk_norm: bool = False
+    """Norm queries and keys."""
+    qkv_bias: bool = True
+    eps: float = 1e-6
+    """Of the norms."""
+    layer_scale: float = 0.1
+    """What the factors on attention and MLP start from."""
+    pretrained: str | None = None
+    """Weights to begin with: an InternViT, or an InternVL that has one, as a folder or a hub id."""
+
+
+@dataclass
 class PatchifierSection:
     """How pixels become visual tokens."""
 
     kind: str = "conv"
     """conv: strided convolution, position table, pixel shuffle, MLP (Mono-InternVL). linear: one
-    matrix on raw pixels (Fuyu, SOLO). two_conv: two strided convolutions (EVEv2)."""
+    matrix on raw pixels (Fuyu, SOLO). two_conv: two strided convolutions (EVEv2). vit: conv with a
+    vision transformer before the shuffle (InternVL): the modular twin."""
     patch_size: int = 14
     """Side of a patch in pixels."""
     width: int = 1024
     """Channels of a patch embedding; of no meaning for linear."""
     merge: int = 2
     """Patches merged along each side: merge**2 patches make one token."""
+    vit: VitSection | None = None
+    """The transformer of kind vit; InternViT-300M's shape where it is left out."""
 
 
 @dataclass
@@ -172,7 +197,8 @@ class StageSection:
     duration: str = MISSING
     """300 steps, 900_000 samples, 2_000_000 tokens or 2 epochs."""
     train: list[str] = MISSING
-    """Parameter groups that learn: patchifier, experts.ffn, experts.attention, attention, ..."""
+    """Parameter groups that learn: patchifier, experts.ffn, experts.attention, attention, ...;
+    of kind vit also patchifier.vit and patchifier.projector alone."""
     data: str = MISSING
     """Name of a data set in ``data``."""
     optim: dict[str, Any] = field(default_factory=dict)

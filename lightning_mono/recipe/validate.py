@@ -13,10 +13,12 @@ from lightning_mono.params import ALIASES, GROUPS, QUANTISABLE
 from lightning_mono.recipe.schema import (
     BenchmarkSection,
     ImageSection,
+    PatchifierSection,
     Recipe,
     SourceSection,
     StageSection,
     TilesSection,
+    VitSection,
 )
 from lightning_mono.stages import SCHEDULES, Duration, Optim
 
@@ -44,7 +46,8 @@ SOURCES = (
     "table",
 )
 OF_FILES = ("text_files", "jsonl", "llava", "webdataset", "table")
-PATCHIFIERS = ("conv", "linear", "two_conv")
+PATCHIFIERS = ("conv", "linear", "two_conv", "vit")
+NORMS = ("layer_norm", "rms_norm")
 CHATS = ("internlm2-chat", "chatml", "llama3", "zephyr", "plain")
 KERNELS = ("auto", "masked_dense", "gathered", "grouped", "triton", "triton_recompute")
 STRATEGIES = ("auto", "mono_single", "mono_ddp", "mono_fsdp2")
@@ -167,6 +170,20 @@ def _patchifier(recipe: Recipe) -> Iterator[str]:
             f"image.size: {recipe.image.size} is no multiple of patch_size x merge = {side}; "
             f"{max(1, recipe.image.size // side) * side} is"
         )
+    if section.vit is not None:
+        yield from _vit(section, section.vit)
+
+
+def _vit(section: PatchifierSection, vit: VitSection) -> Iterator[str]:
+    key = "model.patchifier.vit"
+    if section.kind != "vit":
+        yield f"{key}: kind {section.kind} has no transformer; set model.patchifier.kind=vit"
+    yield from _choice(f"{key}.norm", vit.norm, NORMS)
+    yield from _positive(vit, key, "layers", "heads", "mlp_ratio", "eps")
+    if vit.heads > 0 and section.width % vit.heads:
+        yield f"{key}.heads: {vit.heads} heads do not divide a width of {section.width}"
+    if vit.pretrained is not None:
+        yield from _path(f"{key}.pretrained", vit.pretrained)
 
 
 def _placements(recipe: Recipe) -> Iterator[str]:
@@ -351,8 +368,12 @@ def _trainable(recipe: Recipe, stage: str) -> Iterator[str]:
     """Groups that the recipe's own model section rules out."""
     if recipe.model.pretrained is not None:
         return
+    section = recipe.model.patchifier
     lacking = {
-        "patchifier": recipe.model.patchifier is None,
+        "patchifier": section is None,
+        **dict.fromkeys(
+            ("patchifier.vit", "patchifier.projector"), section is None or section.kind != "vit"
+        ),
         **{
             f"experts.{kind}": getattr(recipe.model.experts, kind) in ("none", [])
             for kind in ("ffn", "attention", "norms")

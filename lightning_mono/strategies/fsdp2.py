@@ -21,6 +21,7 @@ from typing_extensions import override
 from lightning_mono.checkpoints.run import read
 from lightning_mono.errors import RecipeError
 from lightning_mono.model.decoder import Block
+from lightning_mono.model.vit import VitLayer
 from lightning_mono.strategies.kernel import KernelStrategyMixin
 from lightning_mono.strategies.shards import gathered_state, sharded_moments, sharded_state
 
@@ -94,21 +95,21 @@ class LayerShardingStrategy(ModelParallelStrategy):
 class MonoFSDP2Strategy(KernelStrategyMixin, LayerShardingStrategy):
     """Several devices, each with a share of every weight (FSDP2).
 
-    Weights, gradients and moments lie sharded. A decoder layer is put together while it runs;
+    Weights, gradients and moments lie sharded. A layer is put together while it runs;
     what is outside the layers, for the whole step. What trains may change between any two steps.
     After a fit the model stays sharded; checkpoints hold it whole, as any other strategy's do.
     """
 
 
 def shard(module: pl.LightningModule, mesh: DeviceMesh) -> None:
-    """Shards each decoder layer as a unit, and what is outside them as another, in place.
+    """Shards each layer as a unit, and what is outside them as another, in place.
 
     The unit around all is the Lightning module and not its model, and its step counts as its
     forward pass: the head runs outside the model's own, and a unit has to see all its uses. A
     module that runs backward inside its step names what goes before it in ``forward_methods``.
     """
     for block in module.modules():
-        if isinstance(block, Block):
+        if isinstance(block, Block | VitLayer):
             fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
     for method in getattr(module, "forward_methods", _steps(module)):

@@ -15,7 +15,7 @@ from lightning_mono.attention.paint import enlarged
 from lightning_mono.attention.places import Mosaic, Segment, segments
 from lightning_mono.data.images import ImageProcessor
 from lightning_mono.model import PatchifierConfig
-from lightning_mono.model.patchifier import pixel_shuffle
+from lightning_mono.model.pixels import pixel_shuffle
 
 PATCH, MERGE, GRID = 4, 2, 3
 SIZE = PATCH * MERGE * GRID

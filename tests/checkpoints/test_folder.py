@@ -318,9 +318,9 @@ BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _edit(lambda e: e["llm_config"]["visual_experts"].update(ffn=[7])),
         "visual_experts must list layers below 2 for ffn",
     ),
-    "a vision encoder": (
-        _edit(lambda e: e["vision_config"].update(model_type="intern_vit_6b")),
-        "'intern_vit_6b' is a vision encoder",
+    "another vision encoder": (
+        _edit(lambda e: e["vision_config"].update(model_type="siglip_vision_model")),
+        "'siglip_vision_model' is not supported",
     ),
     "LoRA": (_edit(lambda e: e.update(use_llm_lora=16)), "merge the LoRA weights"),
     "quantised": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lightning_mono.model import Batch, ExpertsConfig, MonoConfig
+from lightning_mono.model import Batch, ExpertsConfig, MonoConfig, PatchifierConfig, VitConfig
 from lightning_mono.model.config import PatchifierKind
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_config
@@ -35,8 +35,26 @@ CASES = [
 """What trains and where experts are, of what there is."""
 
 
+VITS = [
+    VitConfig(layers=3, heads=2),
+    VitConfig(layers=2, heads=4, mlp_ratio=3, norm="rms_norm", qk_norm=True),
+]
+TOWERS = [["patchifier"], ["patchifier.vit"], ["patchifier.projector"], ["everything"]]
+"""What trains of a modular twin."""
+
+
+def twin(vit: VitConfig) -> MonoConfig:
+    """A model with a vision transformer that is large beside its decoder."""
+    patchifier = PatchifierConfig(
+        image_size=32, patch_size=4, width=64, merge=4, kind="vit", vit=vit
+    )
+    return replace(config("none"), patchifier=patchifier)
+
+
 def named(value: object) -> str:
     """A part of a test's name."""
+    if isinstance(value, VitConfig):
+        return value.norm
     return "+".join(value) if isinstance(value, list) else str(value)
 
 

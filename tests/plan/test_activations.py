@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shapes import CASES, config, counted, named, of_kind, packed
+from shapes import CASES, TOWERS, VITS, config, counted, named, of_kind, packed, twin
 from torch import Tensor
 
-from lightning_mono.model import Batch, MonoConfig, MonoModel
+from lightning_mono.model import Batch, MonoConfig, MonoModel, VitConfig
 from lightning_mono.model.config import PatchifierKind
 from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import expand, grouped
-from lightning_mono.plan.activations import layer_bytes, loss_bytes, outside_bytes
+from lightning_mono.plan.activations import (
+    layer_bytes,
+    loss_bytes,
+    outside_bytes,
+    patchifier_bytes,
+)
 from lightning_mono.plan.flow import flow_of
 from lightning_mono.plan.numeric import NUMERIC
 from lightning_mono.testing import tiny_model
@@ -34,6 +39,15 @@ def test_bytes_of_other_patchifiers_are_those_too(kind: PatchifierKind, precisio
     _check(["patchifier"], precision, of_kind(config("ffn"), kind))
 
 
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("vit", VITS, ids=named)
+@pytest.mark.parametrize("words", TOWERS, ids=named)
+def test_bytes_of_the_modular_twin_are_those_too(
+    words: list[str], vit: VitConfig, precision: str
+) -> None:
+    _check(words, precision, twin(vit))
+
+
 def _check(words: list[str], precision: str, shape: MonoConfig) -> None:
     model, batch = tiny_model(shape).train().to(DTYPES[precision]), packed(shape)
     groups = grouped(name for name, _ in model.named_parameters())
@@ -44,6 +58,7 @@ def _check(words: list[str], precision: str, shape: MonoConfig) -> None:
     flow, part, numeric = flow_of(shape, train), counted(batch), NUMERIC[precision]
     planned = sum(layer_bytes(shape, flow, part, n, numeric, kernel="gathered") for n in range(3))
     planned += outside_bytes(shape, flow, part, numeric) + loss_bytes(shape, flow, part, numeric)
+    planned += patchifier_bytes(shape, flow, part, numeric)
     assert planned == pytest.approx(_saved(model, batch), rel=0.03)
 
 

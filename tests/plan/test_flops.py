@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from shapes import CASES, config, counted, named, of_kind, packed
+from shapes import CASES, TOWERS, VITS, config, counted, named, of_kind, packed, twin
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_mono.model import MonoConfig
+from lightning_mono.model import MonoConfig, VitConfig
 from lightning_mono.model.config import PatchifierKind
 from lightning_mono.objectives import next_token_loss
-from lightning_mono.params import expand, grouped
+from lightning_mono.params import GROUPS, expand, grouped
 from lightning_mono.plan.flops import count
 from lightning_mono.plan.flow import flow_of
 from lightning_mono.testing import tiny_model
@@ -30,6 +30,25 @@ def test_counts_are_exact(words: list[str], placement: str, tied: bool) -> None:
 @pytest.mark.parametrize("kind", ["linear", "two_conv"])
 def test_counts_of_other_patchifiers_are_exact(kind: PatchifierKind, words: list[str]) -> None:
     _check(words, of_kind(config("ffn"), kind))
+
+
+@pytest.mark.parametrize("vit", VITS, ids=named)
+@pytest.mark.parametrize("words", [*TOWERS, ["attention"]], ids=named)
+def test_counts_of_the_modular_twin_are_exact(words: list[str], vit: VitConfig) -> None:
+    _check(words, twin(vit))
+
+
+def test_a_tower_that_learns_is_computed_once_more_with_checkpointing() -> None:
+    shape, every = twin(VitConfig(layers=3, heads=2)), tuple(GROUPS)
+    batch = counted(packed(shape))
+    deep, flat = (
+        count(one, flow_of(one, every), batch, checkpointing=True)
+        for one in (shape, twin(VitConfig(layers=0, heads=2)))
+    )
+    assert deep.recompute - flat.recompute == deep.forward - flat.forward
+    frozen = count(shape, flow_of(shape, ["attention"]), batch, checkpointing=True)
+    same = count(twin(VitConfig(0, 2)), flow_of(shape, ["attention"]), batch, checkpointing=True)
+    assert frozen.recompute == same.recompute
 
 
 def _check(words: list[str], shape: MonoConfig) -> None:
