@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lightning_mono.arguments import above_zero, whole
 from lightning_mono.bench.cases import SHAPES, Shape, shape, share
-from lightning_mono.bench.names import CONTESTANTS
+from lightning_mono.bench.names import CONTESTANTS, TURN
 
 RECIPE = "mono_internvl_2b/evip"
 
@@ -45,6 +45,15 @@ def _kernels(parser: argparse.ArgumentParser) -> None:
 
 def _prefill(parser: argparse.ArgumentParser) -> None:
     _model(parser, "prefill", lengths=[1024, 2048, 4096], concurrency=[1], rounds=5, seconds=60)
+
+
+def _decode(parser: argparse.ArgumentParser) -> None:
+    lengths, concurrency = [1024, 2048, 4096], [1, 16]
+    _model(parser, "decode", lengths=lengths, concurrency=concurrency, rounds=24, seconds=40)
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    _model(parser, "train", lengths=[1024], concurrency=[1], rounds=5, seconds=120)
 
 
 def _model(
@@ -92,8 +101,9 @@ def _model(
         metavar="NAME",
         help=f"of {', '.join(CONTESTANTS[kind])}; by default all that run here",
     )
+    turn = f", of {TURN} tokens in each row" if kind == "decode" else ""
     timed.add_argument(
-        "--rounds", type=whole(1), default=rounds, help="at most (default: %(default)s)"
+        "--rounds", type=whole(1), default=rounds, help=f"at most{turn} (default: %(default)s)"
     )
     timed.add_argument(
         "--seconds",
@@ -115,5 +125,7 @@ def _machine(parser: argparse.ArgumentParser) -> None:
 
 KINDS = {
     "prefill": (_prefill, "time to the first token, against other ways, a twin and a floor"),
+    "decode": (_decode, "new tokens a second, against other ways, a twin and a floor"),
+    "train": (_train, "a training step of a recipe's first stage, against the official way"),
     "kernels": (_kernels, "FFN experts against their bare matrix products"),
 }

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from lightning_mono.bench.prompts import Prompt
 from lightning_mono.model import MonoConfig, MonoModel
 from lightning_mono.plan.flops import Product, count
@@ -111,15 +113,26 @@ def step_bytes(model: MonoModel, batch: int, tokens: int) -> int:
     The weights of text, each once, but for the embeddings, of which a row each; keys and values of
     ``tokens`` cached tokens a row, once for all query heads; and the new ones, written.
     """
-    weights = [p for name, p in model.named_parameters() if _decodes(name)]
     item = model.embed.weight.itemsize
     decoder = model.config.decoder
     numbers = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * (tokens + 1)
-    if model.head is None:
-        weights.append(model.embed.weight)
-    read = sum(p.numel() * p.itemsize for p in weights)
+    read = sum(p.numel() * p.itemsize for p in _of_a_step(model))
     return read + batch * (numbers + decoder.hidden_size) * item
 
 
-def _decodes(name: str) -> bool:
-    return name.startswith(("layers.", "norm.", "head.")) and ".visual." not in name
+def step_operations(model: MonoModel, batch: int, tokens: int) -> int:
+    """Of the matrix products of a decoding step; a new token sees itself, too."""
+    decoder = model.config.decoder
+    weights = sum(p.numel() for p in _of_a_step(model) if p.dim() > 1)
+    pairs = decoder.layers * decoder.heads * (tokens + 1)
+    return batch * (2 * weights + 4 * pairs * decoder.head_dim)
+
+
+def _of_a_step(model: MonoModel) -> list[Tensor]:
+    """Parameters that a new token of text meets, the embeddings left out where they are no head."""
+    met = ("layers.", "norm.", "embed." if model.head is None else "head.")
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith(met) and ".visual." not in name
+    ]

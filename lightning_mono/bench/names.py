@@ -21,3 +21,6 @@ CONTESTANTS = {
     "train": (OURS, REFERENCE),
 }
 """By benchmark, in the order of its tables."""
+
+TURN = 5
+"""Tokens of a row that a contestant makes in decoding, before it is the next one's turn."""

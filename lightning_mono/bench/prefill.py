@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lightning_mono.bench import floor, reference
-from lightning_mono.bench.names import OURS, PLAIN, REFERENCE
+from lightning_mono.bench.models import Models
+from lightning_mono.bench.names import OURS, PLAIN, REFERENCE, TRANSFORMERS, TWIN
 from lightning_mono.bench.prompts import Prompt
 from lightning_mono.bench.roofline import Machine
 from lightning_mono.bench.subject import Subject
@@ -24,28 +24,31 @@ class Prefill:
     name = "prefill"
     title = "Time to the first token"
     unit = "s"
-    memory_layers = 2  # the next takes the memory of the one before; the last is not as the others
+    memory_layers: int | None = (
+        2  # the next takes the memory of the one before; the last is not as the others
+    )
+    rehearsed = True
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-
-    @cached_property
-    def model(self) -> MonoModel:
-        return self.subject.model()
+        self.models = Models(subject)
 
     def line_up(self, prompt: Prompt, names: Collection[str]) -> dict[str, Contestant]:
         """Those of ``names``, in our order; a turn's result is logits (batch, vocabulary)."""
         ids, pixels = (x.to(self.subject.device) for x in prompt.inputs(self.subject.config))
         pixels = pixels.to(self.subject.dtype)
+        models = self.models
         runs: dict[str, Callable[[], Tensor]] = {
-            OURS: lambda: self.model.session(len(ids)).read(ids, pixels),
-            PLAIN: lambda: plain(self.model, ids, pixels),
-            REFERENCE: lambda: official(self.model, ids, pixels),
+            OURS: lambda: models.mono.session(len(ids)).read(ids, pixels),
+            PLAIN: lambda: plain(models.mono, ids, pixels),
+            REFERENCE: lambda: official(models.mono, ids, pixels),
+            TWIN: lambda: models.twin.session(len(ids)).read(ids, pixels),
+            TRANSFORMERS: lambda: models.elsewhere.read(ids, models.elsewhere.cache(), pixels),
         }
         return {name: once(run) for name, run in runs.items() if name in names}
 
     def weights(self, name: str) -> int:
-        return sum(p.numel() * p.itemsize for p in self.model.parameters())
+        return self.models.weights(name)
 
     def seconds(self, sample: Sample) -> float:
         return sample.forward

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Prompt:
         """Of a row."""
         assert config.patchifier is not None
         return self.visual // config.patchifier.tokens_per_tile
+
+    def shortest(self, config: MonoConfig) -> Prompt:
+        """The same with one tile."""
+        assert config.patchifier is not None
+        return replace(self, tokens=config.patchifier.tokens_per_tile + self.text)
 
     def check(self, config: MonoConfig) -> None:
         """Refuses what no whole number of tiles makes.

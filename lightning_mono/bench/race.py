@@ -31,14 +31,16 @@ class Kind(Protocol):
         name: of the benchmark on the command line.
         title: what is measured, for pictures.
         unit: of its seconds, in a table's head.
-        memory_layers: as many suffice to measure memory.
+        memory_layers: as many suffice to measure memory; None for all.
+        rehearsed: a turn leaves nothing behind; one may be run before memory is measured.
     """
 
     subject: Subject
     name: str
     title: str
     unit: str
-    memory_layers: int
+    memory_layers: int | None
+    rehearsed: bool
 
     def line_up(self, prompt: Prompt, names: Collection[str]) -> dict[str, Contestant]:
         """Contestants for one prompt."""

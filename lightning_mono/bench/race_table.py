@@ -82,8 +82,17 @@ def whole(report: Report, case: Measured) -> str | None:
 
 
 LEGENDS = {
+    "train": """\
+s: of a step: forward, backward, clipping, AdamW. x ours: times our time, within rounds.
+of GEMM: share of the time that the matrix products of the routed model take at the machine's best,
+of gradients only those that what learns needs. GEMM, needed: without those of the last layer that
+no target needs.""",
     "prefill": """\
 s: from ids and pixels to the logits of the next token. x ours: times our time, within rounds.
 of GEMM: share of the time that the matrix products of the routed model take at the machine's best.
 GEMM, needed: without those of the last layer that no answer reads.""",
+    "decode": """\
+s: of one step, which makes a token in each row. x ours: times our time, within rounds.
+of reads: share of the time in which weights and cache can be read, by a sum over them, or in which
+the products can be computed, whichever is more. mv reads: read by matrix-vector products.""",
 }

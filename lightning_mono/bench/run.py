@@ -17,7 +17,7 @@ from lightning_mono.bench.cases import sweep
 from lightning_mono.bench.kernels import bench
 from lightning_mono.bench.kinds import KINDS, missing, settings_of
 from lightning_mono.bench.memory import Peak, Turn, peak_of
-from lightning_mono.bench.names import CONTESTANTS
+from lightning_mono.bench.names import CONTESTANTS, OURS, TRANSFORMERS, TWIN
 from lightning_mono.bench.plot import plot
 from lightning_mono.bench.prompts import Prompt
 from lightning_mono.bench.race import Kind, race
@@ -67,7 +67,8 @@ def run_model(arguments: Namespace) -> str:
         for rows in dict.fromkeys(arguments.concurrency)
         for tokens in dict.fromkeys(arguments.lengths)
     ]
-    asked = arguments.contestants or CONTESTANTS[kind.name]
+    asked = {*(arguments.contestants or CONTESTANTS[kind.name]), OURS}  # all are held to it
+    asked |= {TWIN} if TRANSFORMERS in asked else set()
     skipped = {name: why for name in asked if (why := missing(name, subject)) is not None}
     if arguments.contestants and skipped:
         raise UserError("; ".join(f"{name} cannot run: {why}" for name, why in skipped.items()))
@@ -89,6 +90,7 @@ def run_model(arguments: Namespace) -> str:
 def _peaks_of(kind: Kind, settings: Mapping[str, int], prompt: Prompt) -> Callable[[str], Peak]:
     """Measures the memory of a contestant by name."""
     subject = kind.subject
+    layers = subject.config.decoder.layers
 
     def measure(name: str) -> Peak:
         return peak_of(
@@ -97,7 +99,7 @@ def _peaks_of(kind: Kind, settings: Mapping[str, int], prompt: Prompt) -> Callab
                 contestant=name,
                 recipe=subject.name,
                 overrides=subject.overrides,
-                layers=min(subject.config.decoder.layers, kind.memory_layers),
+                layers=min(layers, kind.memory_layers or layers),
                 device=subject.device.type,
                 dtype=str(subject.dtype).removeprefix("torch."),
                 threads=torch.get_num_threads(),

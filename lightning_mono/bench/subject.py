@@ -24,6 +24,7 @@ class Subject:
         config: with fewer layers, and a vocabulary that is smaller by as much, so that the head
             has the share in the time that it has in the whole model.
         whole: of the recipe's model.
+        train: what learns in its first stage, in the recipe's words.
         device, dtype: where and in what it computes.
     """
 
@@ -31,6 +32,7 @@ class Subject:
     overrides: tuple[str, ...]
     config: MonoConfig
     whole: MonoConfig
+    train: tuple[str, ...]
     device: torch.device
     dtype: torch.dtype
 
@@ -53,7 +55,8 @@ class Subject:
         whole = _whole(recipe)
         if layers > whole.decoder.layers:
             raise UserError(f"--layers {layers}: {recipe.name} has {whole.decoder.layers}")
-        return cls(name, tuple(overrides), cut(whole, layers), whole, device, dtype)
+        train = next(iter(recipe.stages.values())).train
+        return cls(name, tuple(overrides), cut(whole, layers), whole, tuple(train), device, dtype)
 
     @property
     def title(self) -> str:
@@ -64,9 +67,6 @@ class Subject:
             f"{decoder.ffn_size:,}, {decoder.heads} heads on {decoder.kv_heads}, "
             f"{decoder.vocab_size:,} of {of.vocab_size:,} words; random weights"
         )
-
-    def model(self) -> MonoModel:
-        return random_model(self.config, self.device, self.dtype)
 
 
 def _whole(recipe: Recipe) -> MonoConfig:
