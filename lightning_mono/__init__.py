@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MonoConfig,
         MonoModel,
         PatchifierConfig,
+        VitConfig,
     )
     from lightning_mono.module import MonoModule
     from lightning_mono.recipe import Recipe, load_recipe
@@ -36,6 +37,7 @@ __all__ = [
     "MonoModule",
     "PatchifierConfig",
     "Recipe",
+    "VitConfig",
     "callbacks",
     "fit",
     "kernels",
@@ -53,6 +55,7 @@ _HOMES = {
     "MonoModule": "lightning_mono.module",
     "PatchifierConfig": "lightning_mono.model",
     "Recipe": "lightning_mono.recipe",
+    "VitConfig": "lightning_mono.model",
     "fit": "lightning_mono.training",
     "load_backbone": "lightning_mono.backbones",
     "load_recipe": "lightning_mono.recipe",

@@ -28,6 +28,7 @@ from lightning_mono.backbones.huggingface import decoder_config, decoder_setting
 from lightning_mono.backbones.located import located
 from lightning_mono.backbones.shards import read_json
 from lightning_mono.backbones.tokenizer import IMAGE_CONTEXT
+from lightning_mono.checkpoints import transformers_internvl
 from lightning_mono.checkpoints.vision_config import read_patchifier, vision_settings
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model.config import ExpertsConfig, MonoConfig
@@ -39,7 +40,7 @@ _KINDS = ("ffn", "attention", "norms")
 
 
 def read_config(folder: Path) -> tuple[MonoConfig, dict[str, Any]]:
-    """A model's configuration, and all entries of config.json.
+    """A model's configuration, and all entries of config.json as the published layout has them.
 
     Raises:
         CheckpointError: the folder holds no model, or one that is not supported.
@@ -49,6 +50,8 @@ def read_config(folder: Path) -> tuple[MonoConfig, dict[str, Any]]:
         raise CheckpointError(f"{folder} is no model folder: it has no config.json")
     entries = read_json(path)
     with located(path):
+        if entries.get("model_type") == transformers_internvl.MODEL_TYPE:
+            entries = transformers_internvl.published_entries(entries)
         if entries.get("model_type") != COMPOSITE:
             return MonoConfig(decoder_config(entries)), entries
         decoder, experts = _decoder(_section(entries, "llm_config"))

@@ -15,6 +15,7 @@ from lightning_mono.backbones.shards import SHARD_BYTES, Weights, write_weights
 from lightning_mono.checkpoints import tensors as layout
 from lightning_mono.checkpoints.atomic import explained, replacing
 from lightning_mono.checkpoints.config import read_config, write_config
+from lightning_mono.checkpoints.transformers_internvl import PublishedNames
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model.assign import assign
 from lightning_mono.model.config import MonoConfig
@@ -88,7 +89,8 @@ def load_model(
         table = config.patchifier.table_size or config.patchifier.image_size
         resized = replace(config.patchifier, image_size=image_size, table_size=table)
         config = replace(config, patchifier=resized)
-    weights = Weights(folder)
+    modular = config.patchifier is not None and config.patchifier.kind == "vit"
+    weights = PublishedNames(folder) if modular else Weights(folder)
     config = _untied_where_stored_so(config, weights)
     with on_meta():
         model = MonoModel(config)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from lightning_mono.backbones.located import located
-from lightning_mono.backbones.shards import Weights, read_json
+from lightning_mono.backbones.shards import read_json
+from lightning_mono.checkpoints import transformers_internvl
+from lightning_mono.checkpoints.transformers_internvl import PublishedNames
 from lightning_mono.checkpoints.vision import TOWER as PREFIX
 from lightning_mono.checkpoints.vision import patchifier_entries
 from lightning_mono.checkpoints.vision_config import TOWER, read_vit
@@ -29,7 +31,7 @@ def load_tower(patchifier: VitPatchifier, folder: Path) -> None:
     path = folder / "config.json"
     with located(path):
         side = _checked(patchifier, read_json(path))
-    weights = Weights(folder)
+    weights = PublishedNames(folder)
     state = patchifier.state_dict(prefix="patchifier.")
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     shapes["patchifier.vit.positions"] = (side, side, patchifier.config.width)
@@ -50,6 +52,8 @@ def load_tower(patchifier: VitPatchifier, folder: Path) -> None:
 
 def _checked(patchifier: VitPatchifier, entries: dict[str, Any]) -> int:
     """Compares shapes; gives the side of the stored position table, in patches."""
+    if entries.get("model_type") == transformers_internvl.MODEL_TYPE:
+        entries = transformers_internvl.published_entries(entries)
     vision = entries.get("vision_config", entries)
     if vision.get("model_type") != TOWER:
         raise CheckpointError(f"model_type {vision.get('model_type')!r} is no {TOWER!r}")

@@ -34,6 +34,7 @@ class Batch:
         tokens: how many are not padding.
         packed: a row may hold several documents, each of which is to be read as if alone.
         plain: every row is one unpadded document without branches: plain causal attention.
+        even: all targets weigh the same.
         spans: the rows' documents, where they were looked up (on the CPU); what ``documents`` says.
         samples: ids of the samples inside, for messages.
     """
@@ -50,6 +51,7 @@ class Batch:
     tokens: int
     packed: bool = False
     plain: bool = False
+    even: bool = False
     spans: tuple[Span, ...] | None = None
     samples: list[str] = field(default_factory=list)
 
@@ -105,6 +107,7 @@ class Batch:
             tokens=int((documents != 0).sum()),
             packed=packed,
             plain=plain,
+            even=loss == "token",
             spans=None if plain or documents.is_cuda else find_spans(documents, branches),
             samples=samples or [],
         )
@@ -133,6 +136,7 @@ class Batch:
             tokens=self.tokens,
             packed=self.packed,
             plain=self.plain,
+            even=self.even,
             spans=self.spans,
             samples=self.samples,
         )

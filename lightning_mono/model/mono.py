@@ -167,6 +167,7 @@ class MonoModel(nn.Module):
         hidden_states: list[Tensor] | None = None,
         watch: Watch | None = None,
         wanted: Wanted | None = None,
+        embeddings: Tensor | None = None,
     ) -> Tensor:
         """Runs the decoder with its final norm: (batch, tokens, hidden), or (1, n, hidden) wanted.
 
@@ -176,6 +177,7 @@ class MonoModel(nn.Module):
             hidden_states: a list to fill, a tensor a layer.
             watch: is shown what each layer attends with; the result is the same to the last bit.
             wanted: positions that are read; the last layer computes the outputs of these alone.
+            embeddings: what :meth:`embeddings` gives, where it is there already.
         """
         spans = (
             batch.spans if mask is None and cache is None and self.device.type == "cpu" else None
@@ -189,7 +191,7 @@ class MonoModel(nn.Module):
         cos, sin = rotary_tables(decoder, batch.positions, view)
         documents = None if spans is None else Documents.of(spans, batch.branches)
         context = Context(batch.layout, cos, sin, mask, documents, cache, watch)
-        x = self.embeddings(batch)
+        x = self.embeddings(batch) if embeddings is None else embeddings
         if torch.float16 in (x.dtype, self._autocast_dtype()):
             raise ValueError(FLOAT16)
         last = len(self.layers) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from lightning_mono.backbones.config import DecoderConfig, RopeScaling
@@ -29,10 +30,21 @@ MONO_INTERNVL_2B = MonoConfig(
 )
 """Mono-InternVL-2B: InternLM2-chat-1.8B with an FFN expert in every layer (section 4.1)."""
 
+INTERNVL_2B = replace(
+    MONO_INTERNVL_2B,
+    patchifier=PatchifierConfig(image_size=448, patch_size=14, width=1024, merge=2, kind="vit"),
+    experts=ExpertsConfig(),
+)
+"""InternVL2-2B, and Mini-InternVL-2B of InternVL 1.5: the modular twin, with InternViT-300M."""
+
 PUBLISHED: Mapping[str, MonoConfig] = MappingProxyType(
     {
-        f"OpenGVLab/Mono-InternVL-2B{stage}": MONO_INTERNVL_2B
-        for stage in ("", "-S1-1", "-S1-2", "-S1-3")
+        **{
+            f"OpenGVLab/Mono-InternVL-2B{stage}": MONO_INTERNVL_2B
+            for stage in ("", "-S1-1", "-S1-2", "-S1-3")
+        },
+        "OpenGVLab/InternVL2-2B": INTERNVL_2B,
+        "OpenGVLab/Mini-InternVL-Chat-2B-V1-5": INTERNVL_2B,
     }
 )
-"""Hub id -> its shape, that of all stages being the same."""
+"""Hub id -> its shape, that of Mono-InternVL's stages being the same."""

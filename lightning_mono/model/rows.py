@@ -1,4 +1,4 @@
-"""Some rows of a batch as a batch of their own."""
+"""Some rows, or some columns, of a batch as a batch of their own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,32 @@ def batch_rows(batch: Batch, start: int, stop: int) -> Batch:
         tokens=int((documents != 0).sum()),
         packed=batch.packed,
         plain=plain,
+        even=batch.even,
         spans=None if plain or batch.spans is None else find_spans(documents, branches),
+        samples=batch.samples,
+    )
+
+
+def batch_columns(batch: Batch, start: int, stop: int) -> Batch:
+    """Columns ``start`` to ``stop`` of a batch that predicts nothing, without its tiles.
+
+    Their visual tokens have to be embedded already.
+    """
+    columns = slice(start, stop)
+    layout = ModalityLayout.from_mask(batch.layout.mask[:, columns])
+    documents = batch.documents[:, columns]
+    return Batch(
+        input_ids=batch.input_ids[:, columns],
+        positions=batch.positions[:, columns],
+        documents=documents,
+        branches=batch.branches[:, columns],
+        layout=layout,
+        pixel_values=batch.pixel_values[:0],
+        wanted=Wanted.nothing(layout),
+        targets=batch.targets,
+        weights=batch.weights,
+        tokens=int((documents != 0).sum()),
+        plain=batch.plain,
         samples=batch.samples,
     )
 

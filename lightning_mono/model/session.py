@@ -14,6 +14,7 @@ from lightning_mono.model.batch import Batch
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.mask import allowed_pairs
+from lightning_mono.model.rows import batch_columns
 from lightning_mono.model.sampling import Sampling
 from lightning_mono.model.wanted import Wanted
 
@@ -50,7 +51,10 @@ class Session:
     Attributes:
         cache: keys and values of what was read; reserve room in it to spare it from growing.
         watch: is shown what each layer attends with, at every chunk and every new token.
+        piece: columns of a chunk that are computed at a time, where nothing watches.
     """
+
+    piece = 4096
 
     def __init__(self, model: MonoModel, batch: int = 1) -> None:
         self.model = model
@@ -194,26 +198,54 @@ class Session:
 
     def _run(self, batch: Batch) -> Tensor:
         """Runs one chunk behind what the cache holds: logits of the next token, fp32."""
-        columns = batch.input_ids.shape[1]
+        columns, before = batch.input_ids.shape[1], self.length
         self._make_room(columns)
-        mask = None
         plain = self._plain and batch.plain
+        try:
+            hidden = self._read_in_pieces(batch, plain)
+            logits = self.model.logits(hidden.view(self.batch, -1)).float()
+        except BaseException:
+            self.cache.length = before
+            raise
+        # Nothing has failed: from here on the chunk is part of the conversation.
+        self._counts = self._counts + batch.documents.sum(1)
+        self._plain, self._pending = plain, None
+        return logits
+
+    def _read_in_pieces(self, batch: Batch, plain: bool) -> Tensor:
+        """Hidden states of the last column; a long chunk takes no more memory than a piece."""
+        columns = batch.input_ids.shape[1]
+        if columns <= self.piece or self.watch is not None:
+            return self._read(batch, None, plain, end=True)
+        embeddings = self.model.embeddings(batch)
+        for start in range(0, columns, self.piece):
+            stop = min(start + self.piece, columns)
+            piece = batch_columns(batch, start, stop)
+            hidden = self._read(piece, embeddings[:, start:stop], plain, end=stop == columns)
+        return hidden
+
+    def _read(self, batch: Batch, embeddings: Tensor | None, plain: bool, *, end: bool) -> Tensor:
+        """One pass over neighbouring columns, which are in the cache from then on."""
+        columns, mask = batch.input_ids.shape[1], None
         if not plain or (self.length > 0 and columns > 1):
             read = self.cache.documents[:, : self.length]
             keys = torch.cat([read, batch.documents], dim=1)
             mask = allowed_pairs(
                 batch.documents, batch.branches, keys, torch.zeros_like(keys), offset=self.length
             )
-        wanted = Wanted.last_column(batch.layout) if columns > 1 else None
+        wanted = Wanted.nothing(batch.layout)
+        if end:
+            wanted = Wanted.last_column(batch.layout) if columns > 1 else None
         hidden = self.model.hidden(
-            batch, mask=mask, cache=self.cache, watch=self.watch, wanted=wanted
+            batch,
+            mask=mask,
+            cache=self.cache,
+            watch=self.watch,
+            wanted=wanted,
+            embeddings=embeddings,
         )
-        logits = self.model.logits(hidden.view(self.batch, -1)).float()
-        # Nothing has failed: from here on the chunk is part of the conversation.
         self.cache.advance(batch.documents, batch.input_ids.masked_fill(batch.layout.mask, -1))
-        self._counts = self._counts + batch.documents.sum(1)
-        self._plain, self._pending = plain, None
-        return logits
+        return hidden
 
     def _make_room(self, columns: int) -> None:
         """Doubles a cache that is too short, so that growing costs little a token."""

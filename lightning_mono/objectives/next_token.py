@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mono.model import Batch, MonoModel
+from lightning_mono.objectives.liger import head_weight, serves, summed_loss
 
 CHUNK = 2**25
 """Logits that exist at a time, in numbers: 128 MiB of them in fp32."""
@@ -20,7 +21,8 @@ def next_token_loss(
     """Weighted mean cross entropy over the batch's targets (Mono-InternVL, eq. 5).
 
     Logits are computed, and their gradients too, in chunks of ``CHUNK`` numbers: those of a whole
-    batch never exist, and nothing is computed twice.
+    batch never exist, and nothing is computed twice. On a GPU where Liger-Kernel is installed, and
+    targets weigh the same, it does so.
 
     Args:
         hidden: the decoder's output at the positions that predict, (1, n, hidden): the batch's
@@ -34,6 +36,9 @@ def next_token_loss(
     weight = batch.weights.sum() if weight is None else weight
     shares = batch.weights / weight.clamp(min=1e-9)
     rows, targets = hidden[0], batch.targets
+    matrix = head_weight(model)
+    if batch.even and len(targets) and matrix is not None and serves(rows.device):
+        return summed_loss(rows, matrix, targets) * shares[0]
     if not torch.is_grad_enabled():
         return _sum_in_chunks(model, rows, targets, shares)
     head = [p for p in model.head_parameters() if p.requires_grad]
@@ -75,7 +80,7 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 some = some.detach().requires_grad_(ctx.wants_rows)
                 asked = [some, *head] if ctx.wants_rows else [*head]
-                # Through a view: hooks on what a module reads do not stand leaves (FlopCounterMode).
+                # Through a view: hooks on what modules read stand no leaves (FlopCounterMode).
                 loss = _loss(model, some.view_as(some), ids, share)
             total += loss.detach()
             if not asked:

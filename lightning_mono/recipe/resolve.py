@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import cast
 
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_mono.errors import RecipeError
-from lightning_mono.params import expand
+from lightning_mono.params import ALIASES, expand
 from lightning_mono.recipe.schema import ImageSection, OptimSection, Recipe
 from lightning_mono.stages import Duration, Optim, Stage, StageSchedule
 
@@ -62,9 +62,20 @@ def build_stages(
                 train=expand(section.train, present, f"stages.{name}.train"),
                 data=section.data,
                 optim=merged_optim(recipe, name),
-                lr_scale=dict(section.lr_scale),
+                lr_scale=_by_group(section.lr_scale, present),
                 accumulate=section.accumulate,
                 fresh=section.optimizer_state == "fresh",
             )
         )
     return StageSchedule(tuple(stages)).cut(recipe.trainer.max_steps)
+
+
+def _by_group(scales: Mapping[str, float], present: Collection[str]) -> dict[str, float]:
+    """Factors by group: a word for several means each of them that has no factor of its own."""
+    spread = {
+        group: factor
+        for word, factor in scales.items()
+        for group in ALIASES.get(word, ())
+        if group in present
+    }
+    return {**spread, **scales}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -148,9 +149,10 @@ def _rewound(session: Session, rows: list[Alone], forget: int) -> None:
         row.rewind(tokens)
 
 
-def _check(turns: list[Turn]) -> None:
+def _check(turns: list[Turn], piece: int = Session.piece) -> None:
     rows = [Alone() for _ in turns[0].chunks]
     session = MODEL.session(len(rows))
+    session.piece = piece
     for turn in [*turns, Turn([[4]] * len(rows), new=0)]:  # logits tell more than ids
         _rewound(session, rows, turn.forget)
         inputs = _inputs(turn)
@@ -180,12 +182,50 @@ def _check(turns: list[Turn]) -> None:
 
 @pytest.mark.parametrize("kernel", kernels_here(torch.float64))
 @settings(max_examples=40)
-@given(turns=conversations())
+@given(turns=conversations(), piece=st.sampled_from([1, 2, 5, Session.piece]))
 def test_any_conversation_says_what_each_row_would_say_alone(
-    kernel: str, turns: list[Turn]
+    kernel: str, turns: list[Turn], piece: int
 ) -> None:
     with kernels.active(MODEL, kernel):
-        _check(turns)
+        _check(turns, piece)
+
+
+def test_a_long_chunk_is_computed_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    hidden = MonoModel.hidden
+
+    def spy(self: MonoModel, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        sizes.append(batch.input_ids.shape[1])
+        return hidden(self, batch, **kwargs)
+
+    monkeypatch.setattr(MonoModel, "hidden", spy)
+    session = MODEL.session()
+    session.piece = 4
+    session.read(torch.tensor([[5, *TILE, 6, 7, 8, 9, 10]]), torch.ones(1, 3, 16, 16))
+    assert sizes == [4, 4, 2]
+
+
+def test_a_failure_in_a_later_piece_leaves_the_session_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session, other = MODEL.session(), MODEL.session()
+    first, second = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9, 10, 11, 12, 13]])
+    for each in (session, other):
+        each.generate(first, max_new_tokens=2)
+    session.piece = 2
+    hidden = MonoModel.hidden
+
+    def failing(self: MonoModel, batch: Batch, **kwargs: Any) -> torch.Tensor:
+        if session.length > 6:
+            raise MemoryError
+        return hidden(self, batch, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MonoModel, "hidden", failing)
+        with pytest.raises(MemoryError):
+            session.read(second)
+    assert session.length == other.length
+    torch.testing.assert_close(session.read(second), other.read(second), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("left", [True, False])

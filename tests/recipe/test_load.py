@@ -174,7 +174,7 @@ ALL_PROBLEMS = [
     "model.scratch.tokenizer_data: missing",
     "model.scratch.heads: must be a multiple of kv_heads",
     "model.scratch.hidden_size: must be a multiple",
-    "model.patchifier.kind: 'conf' is none of conv, linear, two_conv; did you mean 'conv'?",
+    "model.patchifier.kind: 'conf' is none of conv, linear, two_conv, vit; did you mean 'conv'?",
     "model.patchifier.patch_sise: Key 'patch_sise' not in 'PatchifierSection'. Did you mean",
     "model.patchifier.width: Value 'wide'",
     "model.experts.ffn: 'first:3' does not fit: the backbone has 2 layers",

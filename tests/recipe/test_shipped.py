@@ -12,6 +12,7 @@ from lightning_mono.build import check_on_meta, group_names
 from lightning_mono.data.sources import SourceSpec
 from lightning_mono.params import TEXT_PATH, expand, grouped
 from lightning_mono.recipe import Recipe, load_recipe, shipped_recipes
+from lightning_mono.recipe.resolve import merged_optim
 from lightning_mono.studies.load import load_study
 
 CURRICULA = [name for name in shipped_recipes() if name.endswith(("/evip", "/evip_pp"))]
@@ -139,3 +140,30 @@ def test_fine_tuning_has_the_values_of_the_published_script() -> None:
     assert (recipe.trainer.devices, rows) == (8, 4)
     samples = float(stage.duration.split()[0])
     assert recipe.optim.warmup_steps == round(0.03 * samples / data.batch_size)
+
+
+def test_the_2b_twin_is_internvls() -> None:
+    """InternVL2-2B's 2.21 B parameters; the published scripts' stages, rates and sequences."""
+    recipe = load_recipe("mono_internvl_2b/twin")
+    sizes = numbers("mono_internvl_2b/twin")
+    assert sizes["patchifier.vit"] == 304_012_288
+    assert sum(sizes.values()) == pytest.approx(2.21e9, rel=2e-3)
+    assert not any(group.startswith("experts") for group in sizes)
+    assert sum(sizes.values()) - sizes["patchifier.vit"] - sizes["patchifier.projector"] == (
+        sum(size for group, size in numbers("mono_internvl_2b/evip").items() if group in TEXT_PATH)
+    )
+    assert trained(recipe, "pretrain") == {"patchifier.vit", "patchifier.projector"}
+    assert trained(recipe, "finetune") == set(sizes)
+    settings = [
+        (data.sequence_length, data.batch_size, merged_optim(recipe, name).lr)
+        for name, stage in recipe.stages.items()
+        for data in [recipe.data[stage.data]]
+    ]
+    assert settings == [(4_096, 2_048, 2e-5), (8_192, 1_024, 4e-5)]
+
+
+def test_the_micro_twin_has_the_language_model_of_the_study() -> None:
+    study, twin = numbers("micro/study"), numbers("micro/twin")
+    for group in set(study) & TEXT_PATH:
+        assert twin[group] == study[group]
+    assert not any(group.startswith("experts") for group in twin)

@@ -29,6 +29,7 @@ SCRIPT = Path(__file__).with_name("twenty_steps.py")
 ALONE = {
     "one": "mono_single masked_dense float64 -",
     "one-fp32": "mono_single masked_dense float32 -",
+    "one-twin": "mono_single masked_dense float64 -",
 }
 TOGETHER = {
     "ddp-dense": "mono_ddp masked_dense float64 -",
@@ -37,6 +38,8 @@ TOGETHER = {
     "fsdp2-dense": "mono_fsdp2 masked_dense float64 -",
     "fsdp2-gathered": "mono_fsdp2 gathered float64 -",
     "fsdp2-grouped-fp32": "mono_fsdp2 grouped float32 -",
+    "ddp-twin": "mono_ddp gathered float64 -",
+    "fsdp2-twin": "mono_fsdp2 gathered float64 -",
 }
 SEMANTIC = "stage=semantic-step=00000014.ckpt"
 RESUMED_ALONE = {"one-of-fsdp2": "mono_single masked_dense float64 fsdp2-gathered/middle.ckpt"}
@@ -64,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def oracle(name: str) -> str:
-    return "one-fp32" if name.endswith("fp32") else "one"
+    return next((f"one-{kind}" for kind in ("fp32", "twin") if name.endswith(kind)), "one")
 
 
 @pytest.mark.parametrize("name", [*TOGETHER, *RESUMED_ALONE, *RESUMED])

@@ -2,7 +2,7 @@
 
 The tests of this folder run it as a script, ``twenty_steps.py FOLDER JOB ...``. A job is
 ``NAME STRATEGY KERNEL DTYPE RESUME`` in one argument, with ``-`` where it starts anew; it leaves
-its losses and checkpoints in FOLDER/NAME.
+its losses and checkpoints in FOLDER/NAME. Names with ``twin`` in them have a vision transformer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from lightning_mono.callbacks.stages import StageScheduler
 
 from lightning_mono.checkpoints.run import AtomicCheckpointIO
 from lightning_mono.data.loader import StagedLoader
-from lightning_mono.model import Batch, MonoConfig
+from lightning_mono.model import Batch, MonoConfig, PatchifierConfig, VitConfig
 from lightning_mono.module import MonoModule
+from lightning_mono.params import expand
 from lightning_mono.stages import Optim, Stage, StageSchedule
 from lightning_mono.strategies import build_strategy
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_config, tiny_model
@@ -34,6 +36,7 @@ SCHEDULE = StageSchedule(
         Stage("everything", 6, ("experts.norms", "ffn", "norms", "embeddings"), "rows", OPTIM),
     )
 )
+VIT = PatchifierConfig(16, 4, 8, kind="vit", vit=VitConfig(layers=2, heads=2, layer_scale=1.0))
 MIDDLE = 9
 """A step inside a stage after which the whole state is saved, beside that at every stage's end."""
 
@@ -74,7 +77,13 @@ def run(folder: Path, strategy: str, kernel: str, dtype: torch.dtype, resume: Pa
     """One job in this process; where there are two, the other one does the same."""
     # Sizes that every kernel takes: multiples of 16.
     config = tiny_config(tied=True, hidden_size=32, head_dim=8, ffn_size=48)
+    if "twin" in folder.name:
+        config = replace(config, patchifier=VIT)
     module = MonoModule(tiny_model(config, dtype=dtype).train(), OPTIM)
+    groups = module.group_names()
+    schedule = StageSchedule(
+        tuple(replace(stage, train=expand(stage.train, groups)) for stage in SCHEDULE.stages)
+    )
     devices = 1 if strategy == "mono_single" else 2
     watch = Watch(folder)
     trainer = pl.Trainer(
@@ -82,9 +91,9 @@ def run(folder: Path, strategy: str, kernel: str, dtype: torch.dtype, resume: Pa
         devices=devices,
         strategy=build_strategy(strategy, kernel, "cpu", devices),
         plugins=[AtomicCheckpointIO()],
-        max_steps=SCHEDULE.total_steps,
+        max_steps=schedule.total_steps,
         max_epochs=-1,
-        callbacks=[StageScheduler(SCHEDULE, folder, resume), watch],
+        callbacks=[StageScheduler(schedule, folder, resume), watch],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -96,10 +105,10 @@ def run(folder: Path, strategy: str, kernel: str, dtype: torch.dtype, resume: Pa
         """The batches of the stage that begins at step ``first``, from its n-th on."""
         return lambda n: (
             batch_at(step, trainer.global_rank, devices, config)
-            for step in range(first + n, SCHEDULE.total_steps)
+            for step in range(first + n, schedule.total_steps)
         )
 
-    stages = [(batches(SCHEDULE.start(i)), stage.steps) for i, stage in enumerate(SCHEDULE.stages)]
+    stages = [(batches(schedule.start(i)), stage.steps) for i, stage in enumerate(schedule.stages)]
     trainer.fit(module, StagedLoader(stages), ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
         (folder / "losses.json").write_text(json.dumps(watch.losses))
