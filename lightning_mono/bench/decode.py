@@ -18,7 +18,7 @@ from lightning_mono.bench.twin import InTransformers
 from lightning_mono.model import MonoModel
 
 WORD = 1
-"""What all are given to begin with."""
+"""What all are given, untimed, and then again to begin with."""
 
 Steps = Iterator[Tensor]
 """Endless; runs a step whenever it is asked, and gives ids (batch,)."""
@@ -84,8 +84,7 @@ class Decode:
         cache.advance(torch.ones_like(words, dtype=torch.int32), words)
         session._counts += prompt.tokens
         logits = session.read(words[:, :1])
-        stream = session.stream(logits.argmax(-1)[:, None], max_new_tokens=self._steps)
-        return logits, stream
+        return logits, session.stream(words[:, :1], max_new_tokens=self._steps)
 
     def _official(self, prompt: Prompt) -> tuple[Tensor, Steps]:
         model = self.models.mono
@@ -106,18 +105,15 @@ class Decode:
         return self._greedy(lambda ids: twin.read(ids, cache), prompt)
 
     def _greedy(self, read: Callable[[Tensor], Tensor], prompt: Prompt) -> tuple[Tensor, Steps]:
-        first = read(torch.full((prompt.batch, 1), WORD, device=self.subject.device))
+        word = torch.full((prompt.batch, 1), WORD, device=self.subject.device)
 
         def steps() -> Steps:
-            logits = first
+            ids = word[:, 0]
             while True:
-                ids = logits.argmax(-1)
+                ids = read(ids[:, None]).argmax(-1)
                 yield ids
-                logits = read(ids[:, None])
 
-        ahead = steps()
-        next(ahead)  # its ids are known; as ours, each later one takes a step
-        return first, ahead
+        return read(word), steps()
 
     def _cached(self, prompt: Prompt) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values of each layer, (batch, kv heads, tokens, head_dim), alike in all rows."""

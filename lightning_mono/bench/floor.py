@@ -10,8 +10,8 @@ query, and of all else only the rows that the head reads. The lower floor counts
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def prefill(config: MonoConfig, prompt: Prompt) -> Operations:
     """From ids and pixels to the logits of one next token a row."""
     last = prompt.batch * 1.0
     pairs = prompt.batch * float(prompt.tokens)
-    return _operations(config, prompt, (), _Read(text=last, visual=0.0, pairs=pairs))
+    return _operations(config, prompt, (), _Rows(text=last, visual=0.0, pairs=pairs))
 
 
 def training(config: MonoConfig, prompt: Prompt, train: Collection[str]) -> Operations:
@@ -53,12 +53,12 @@ def training(config: MonoConfig, prompt: Prompt, train: Collection[str]) -> Oper
     text, visual = prompt.batch * (behind - 1.0), prompt.batch * 1.0
     first = prompt.tokens - behind
     sums = sum(range(first, prompt.tokens))  # a query at position p (from 0) sees p + 1 keys
-    return _operations(config, prompt, train, _Read(text, visual, prompt.batch * float(sums)))
+    return _operations(config, prompt, train, _Rows(text, visual, prompt.batch * float(sums)))
 
 
 @dataclass(frozen=True)
-class _Read:
-    """Rows whose logits are asked for, by modality, and the pairs that their queries see."""
+class _Rows:
+    """Tokens by modality, and the pairs that their queries see."""
 
     text: float
     visual: float
@@ -66,7 +66,7 @@ class _Read:
 
 
 def _operations(
-    config: MonoConfig, prompt: Prompt, train: Collection[str], read: _Read
+    config: MonoConfig, prompt: Prompt, train: Collection[str], read: _Rows
 ) -> Operations:
     batch = MicroBatch(
         rows=prompt.batch,
@@ -79,32 +79,57 @@ def _operations(
         masked=False,
     )
     flow = flow_of(config, train)
-    counted = count(config, flow, batch, checkpointing=False).total
-    decoder = config.decoder
-    width = 4 * decoder.heads * decoder.head_dim  # operations a pair, of two products
-    above = prompt.batch * (prompt.tokens * (prompt.tokens - 1) / 2)
+    outside = count(config, replace(flow, layers=()), batch, checkpointing=False).total
     pairs = prompt.batch * (prompt.tokens * (prompt.tokens + 1) / 2)
-    every = counted - width * above * sum(1 + 2 * needs.heads for needs in flow.layers)
-    unread = width * (pairs - read.pairs) * (1 + 2 * flow.layers[-1].heads)
-    unread += sum(
-        product.forward + product.backward
-        for rows, visual in ((batch.text - read.text, False), (batch.visual - read.visual, True))
-        for product in _last_layer(config, flow, rows, visual=visual)
+    every = _Rows(batch.text, batch.visual, pairs)
+    layers = [
+        _keys_values(config, flow, depth, every) + _rest(config, flow, depth, every)
+        for depth in range(config.decoder.layers)
+    ]
+    last = len(layers) - 1
+    spared = _rest(config, flow, last, every) - _rest(config, flow, last, read)
+    return Operations(outside + sum(layers), outside + sum(layers) - spared)
+
+
+def _keys_values(config: MonoConfig, flow: Flow, depth: int, rows: _Rows) -> float:
+    decoder, needs = config.decoder, flow.layers[depth]
+    size = 2 * decoder.hidden_size * decoder.kv_heads * decoder.head_dim
+    return sum(
+        _both_ways(Product(count_, size, needs.normed, trains))
+        for count_, trains in _sides(config, flow, depth, "attention", rows)
     )
-    return Operations(every, every - unread)
 
 
-def _last_layer(config: MonoConfig, flow: Flow, rows: float, *, visual: bool) -> Iterator[Product]:
-    """What the last layer computes of rows beside their keys and values."""
-    decoder, experts, needs = config.decoder, config.experts, flow.layers[-1]
-    last = decoder.layers - 1
-    q, ffn = (decoder.hidden_size * n for n in (decoder.heads * decoder.head_dim, decoder.ffn_size))
-    trains = flow.trains("attention", visual=visual and last in experts.attention)
-    yield Product(rows, q, needs.normed, trains)
-    yield Product(rows, q, needs.heads, trains)
-    trains = flow.trains("ffn", visual=visual and last in experts.ffn)
-    yield Product(rows, 2 * ffn, needs.normed_middle, trains)
-    yield Product(rows, ffn, needs.normed_middle or trains, trains)
+def _rest(config: MonoConfig, flow: Flow, depth: int, rows: _Rows) -> float:
+    """Of a layer, all that is no key or value, for the rows whose output is read."""
+    decoder, needs = config.decoder, flow.layers[depth]
+    width = decoder.heads * decoder.head_dim
+    q, ffn = decoder.hidden_size * width, decoder.hidden_size * decoder.ffn_size
+    # Scores and what they mix: a product each, and on the way back two of each.
+    operations = 4 * rows.pairs * width * (1 + 2 * needs.heads)
+    for count_, trains in _sides(config, flow, depth, "attention", rows):
+        operations += _both_ways(Product(count_, q, needs.normed, trains))
+        operations += _both_ways(Product(count_, q, needs.heads, trains))
+    for count_, trains in _sides(config, flow, depth, "ffn", rows):
+        operations += _both_ways(Product(count_, 2 * ffn, needs.normed_middle, trains))
+        into = needs.normed_middle or trains
+        operations += _both_ways(Product(count_, ffn, into, trains))
+    return operations
+
+
+def _sides(
+    config: MonoConfig, flow: Flow, depth: int, kind: str, rows: _Rows
+) -> list[tuple[float, bool]]:
+    """Rows of text and of images, and whether the weights that they meet learn."""
+    expert = depth in getattr(config.experts, kind)
+    return [
+        (rows.text, flow.trains(kind, visual=False)),
+        (rows.visual, flow.trains(kind, visual=expert)),
+    ]
+
+
+def _both_ways(product: Product) -> float:
+    return product.forward + product.backward
 
 
 def step_bytes(model: MonoModel, batch: int, tokens: int) -> int:
