@@ -93,11 +93,15 @@ class _ChunkedLoss(torch.autograd.Function):
                     sum_ += grad
             else:
                 head_grads = grads
-        ctx.save_for_backward(*([torch.cat(row_grads)] if row_grads else []), *head_grads)
+        ctx.kept = [*([torch.cat(row_grads)] if row_grads else []), *head_grads]
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [saved * grads[0].to(saved.dtype) for saved in ctx.saved_tensors]
-        rows = scaled.pop(0) if ctx.wants_rows else None
-        return (rows, None, None, None, *scaled)
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("the loss gives its gradients once; compute it anew")
+        for grad in kept:  # in place: the head's is as large as the head
+            grad *= grads[0].to(grad.dtype)
+        rows = kept.pop(0) if ctx.wants_rows else None
+        return (rows, None, None, None, *kept)

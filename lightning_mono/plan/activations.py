@@ -7,12 +7,14 @@ layer through which gradients flow keeps
     norms       2 T H            what they read
     attention   T (Q + 2K) + T (Q + K) + T Q
                                  q, k and v as one tensor; q and k rotated; and their mixture
-    FFN         3 T F            gate, silu(gate) and up
+    FFN         2 T F            gate and up
 
 and where its weights train, what these are multiplied with: T H for q, k and v, T H for gate and
-up, T F for down, T H for each norm. Nothing of this is quadratic in the length: fused attention
-keeps one number a query. A mask is: rows of L tokens that hold several documents keep L^2 numbers
-each in every layer, for PyTorch widens the mask to numbers layer by layer.
+up, T F for down, T H for each norm. In the last layer T is, from the output projection on, how many
+positions predict. Nothing of this is quadratic in the length: fused attention keeps one
+number a query. A mask is: where rows of L tokens that hold several documents are not attended to
+document by document, they keep L^2 numbers each in every layer, for PyTorch widens the mask to
+numbers layer by layer.
 
 Under autocast every linear layer that trains keeps a copy of its input of its own, cast down. The
 ``triton`` kernel keeps gate and up alone of an FFN, and its input; ``triton_recompute`` its input.
@@ -21,7 +23,8 @@ Under autocast every linear layer that trains keeps a copy of its input of its o
 from __future__ import annotations
 
 from lightning_mono.model import MonoConfig, PatchifierConfig
-from lightning_mono.plan.flow import Flow
+from lightning_mono.objectives import next_token
+from lightning_mono.plan.flow import Flow, is_last
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.numeric import Numeric
 
@@ -43,10 +46,11 @@ def layer_bytes(
     Args:
         kernel: that FFNs with an expert run in.
     """
+    end = is_last(flow, layer)
     return (
         _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].stream)
         + _attention(config, flow, batch, layer, numeric)
-        + _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].middle)
+        + _norm(config, flow, batch, layer, numeric, needs=flow.layers[layer].middle, end=end)
         + _ffn(config, flow, batch, layer, numeric, kernel=kernel)
     )
 
@@ -61,7 +65,7 @@ def outside_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Nu
     hidden = config.decoder.hidden_size
     wide = hidden * numeric.wide + STATISTIC if flow.last else 0
     norm = wide + hidden * numeric.weight * ("norms" in flow.train)
-    return batch.tokens * norm
+    return batch.targets * norm
 
 
 def patchifier_bytes(
@@ -81,7 +85,7 @@ def patchifier_bytes(
         inner = {"linear": pixels(config, batch), "two_conv": 2 * batch.visual * merged}
         cast = pixels(config, batch) * (section.kind == "two_conv" and n.product != PIXEL)
         return (inner[section.kind] + cast) * n.product
-    norm = merged * n.wide + 2 * STATISTIC
+    norm = merged * n.weight + 2 * STATISTIC  # LayerNorm widens nothing
     mlp = merged * n.product + 2 * hidden * n.product + hidden * n.weight
     cast = pixels(config, batch) * n.product if n.product != PIXEL else 0.0
     if section.vit is None:
@@ -119,11 +123,14 @@ def _vit_length(section: PatchifierConfig) -> int:
 
 
 def loss_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:
-    """Logarithms of the probabilities, in fp32, and the head's input where the head trains."""
-    decoder = config.decoder
-    trains = ("embeddings" if decoder.tied else "head") in flow.train
-    rows = trains * decoder.hidden_size * numeric.product
-    return batch.targets * (decoder.vocab_size * LOGARITHM + rows)
+    """What the loss keeps: the gradient of what the head reads. The head's own is a gradient."""
+    return flow.last * batch.targets * config.decoder.hidden_size * numeric.weight
+
+
+def chunk_bytes(config: MonoConfig, batch: MicroBatch) -> float:
+    """Logits that exist at a time, in fp32, before anything is made of them."""
+    vocabulary = config.decoder.vocab_size
+    return min(batch.targets, next_token.CHUNK // vocabulary) * vocabulary * LOGARITHM
 
 
 def input_bytes(config: MonoConfig, batch: MicroBatch) -> float:
@@ -140,12 +147,19 @@ def pixels(config: MonoConfig, batch: MicroBatch) -> float:
 
 
 def _norm(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, numeric: Numeric, *, needs: bool
+    config: MonoConfig,
+    flow: Flow,
+    batch: MicroBatch,
+    layer: int,
+    numeric: Numeric,
+    *,
+    needs: bool,
+    end: bool = False,
 ) -> float:
     hidden, kept = config.decoder.hidden_size, 0.0
     if needs:
-        kept += batch.tokens * (hidden * numeric.wide + STATISTIC)
-    for tokens, trains in _sides(config, flow, batch, layer, "norms"):
+        kept += batch.all(end=end) * (hidden * numeric.wide + STATISTIC)
+    for tokens, trains in _sides(config, flow, batch, layer, "norms", end=end):
         kept += trains * tokens * hidden * numeric.weight
     return kept
 
@@ -162,7 +176,10 @@ def _attention(
             kept += tokens * (q + kv) * numeric.wide
             kept += tokens * (decoder.heads + decoder.kv_heads) * STATISTIC
             kept += trains * tokens * (q + kv) * numeric.weight
-        if layer in config.experts.attention:  # its rows are a tensor of their own
+    end = is_last(flow, layer)
+    for tokens, trains in _sides(config, flow, batch, layer, "attention", end=end):
+        # Its rows are a tensor of their own, unless they are all of what attention gives at once.
+        if layer in config.experts.attention or end or batch.split:
             kept += trains * tokens * q * c
     if needs.heads:
         kept += batch.tokens * (3 * q + 3 * kv) * c + batch.tokens * decoder.heads * STATISTIC
@@ -183,16 +200,17 @@ def _ffn(
     kernel: str,
 ) -> float:
     decoder, needs, c = config.decoder, flow.layers[layer], numeric.product
-    sides = _sides(config, flow, batch, layer, "ffn")
+    end = is_last(flow, layer)
+    sides = _sides(config, flow, batch, layer, "ffn", end=end)
     if kernel.startswith("triton") and len(sides) == 2:
         flows = needs.normed_middle or any(trains for _, trains in sides)
         again = kernel == "triton_recompute"
         wide = 0 if again else 2 * decoder.ffn_size
-        return flows * batch.tokens * (decoder.hidden_size + wide) * c
+        return flows * batch.all(end=end) * (decoder.hidden_size + wide) * c
     kept = 0.0
     for tokens, trains in sides:
         if needs.normed_middle or trains:
-            kept += tokens * 3 * decoder.ffn_size * c
+            kept += tokens * 2 * decoder.ffn_size * c
         if trains:
             copies = 2 if numeric.cast else 1
             kept += tokens * (copies * decoder.hidden_size + decoder.ffn_size) * c
@@ -200,9 +218,9 @@ def _ffn(
 
 
 def _sides(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, kind: str
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, kind: str, *, end: bool = False
 ) -> list[tuple[float, bool]]:
     """Tokens, and whether their weights train: by modality where the layer has an expert."""
     if layer not in getattr(config.experts, kind):
-        return [(batch.tokens, flow.trains(kind, visual=False))]
-    return [(batch.of(visual=v), flow.trains(kind, visual=v)) for v in (False, True)]
+        return [(batch.all(end=end), flow.trains(kind, visual=False))]
+    return [(batch.of(visual=v, end=end), flow.trains(kind, visual=v)) for v in (False, True)]

@@ -7,9 +7,10 @@ for that of W, where W trains:
     operations = 2 n |W| (1 + [x needs a gradient] + [W trains])
 
 A token meets the weights of its own modality and no others, so an expert adds parameters and no
-operations. The head runs at supervised positions only. Attention multiplies queries with keys and
-weights with values, over all pairs of a row of T tokens, each time 2 T^2 (heads x head_dim); its
-backward pass has four such products. The causal half is not taken off, as usual (PaLM, appendix B;
+operations. The head runs at supervised positions only, and so do the output projection and the FFN
+of the last layer. Attention multiplies queries with keys and weights with values, over all pairs of
+a row of T tokens, or, on a CPU, of a document, each time 2 T^2 (heads x head_dim); on the way back
+there are four such products. The causal half is not taken off, as usual (PaLM, appendix B;
 ``torch.utils.flop_counter``). Norms, rotations, activations and the optimizer are not counted: they
 take time, but memory's.
 
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lightning_mono.model import MonoConfig
-from lightning_mono.plan.flow import Flow
+from lightning_mono.plan.flow import Flow, is_last
 from lightning_mono.plan.microbatch import MicroBatch
 
 
@@ -82,7 +83,7 @@ def count(config: MonoConfig, flow: Flow, batch: MicroBatch, *, checkpointing: b
     recompute = tower.forward if checkpointing and flow.tower else 0.0
     for layer, needs in enumerate(flow.layers):
         products = [*_attention(config, flow, batch, layer), *_ffn(config, flow, batch, layer)]
-        mixing = 4 * batch.rows * batch.length**2 * config.decoder.heads * config.decoder.head_dim
+        mixing = 4 * batch.attended * config.decoder.heads * config.decoder.head_dim
         ahead = sum(p.forward for p in products) + mixing
         back = sum(p.backward for p in products) + 2 * mixing * needs.heads
         forward, backward = forward + ahead, backward + back
@@ -96,6 +97,7 @@ def _attention(config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int) ->
     q, kv = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
     for rows, trains in _sides(config, flow, batch, layer, "attention"):
         yield Product(rows, decoder.hidden_size * (q + 2 * kv), needs.normed, trains)
+    for rows, trains in _sides(config, flow, batch, layer, "attention", end=is_last(flow, layer)):
         yield Product(rows, decoder.hidden_size * q, needs.heads, trains)
 
 
@@ -103,18 +105,18 @@ def _ffn(config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int) -> Itera
     """Gate, up and down projections."""
     decoder, needs = config.decoder, flow.layers[layer]
     size = decoder.hidden_size * decoder.ffn_size
-    for rows, trains in _sides(config, flow, batch, layer, "ffn"):
+    for rows, trains in _sides(config, flow, batch, layer, "ffn", end=is_last(flow, layer)):
         yield Product(rows, 2 * size, needs.normed_middle, trains)
         yield Product(rows, size, needs.normed_middle or trains, trains)
 
 
 def _sides(
-    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, kind: str
+    config: MonoConfig, flow: Flow, batch: MicroBatch, layer: int, kind: str, *, end: bool = False
 ) -> list[tuple[float, bool]]:
     """Rows, and whether their weights train: by modality where the layer has an expert."""
     if layer not in getattr(config.experts, kind):
-        return [(batch.tokens, flow.trains(kind, visual=False))]
-    return [(batch.of(visual=v), flow.trains(kind, visual=v)) for v in (False, True)]
+        return [(batch.all(end=end), flow.trains(kind, visual=False))]
+    return [(batch.of(visual=v, end=end), flow.trains(kind, visual=v)) for v in (False, True)]
 
 
 def _patchifier(config: MonoConfig, flow: Flow, batch: MicroBatch) -> list[Product]:

@@ -68,6 +68,11 @@ class Flow:
         return not self.train.isdisjoint(("patchifier", "patchifier.projector"))
 
 
+def is_last(flow: Flow, layer: int) -> bool:
+    """Whether only positions that predict need what a layer gives."""
+    return layer == len(flow.layers) - 1
+
+
 def flow_of(config: MonoConfig, train: Collection[str]) -> Flow:
     """Follows the need for gradients through a model, as autograd does."""
     groups = frozenset(train)

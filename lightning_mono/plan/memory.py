@@ -2,8 +2,8 @@
 
 A step is followed through the moments at which memory is highest:
 
-    loss               the forward pass is at its end: all activations, logits and their logarithms
-    loss gradient      the way back begins: three tensors of (targets, vocabulary) in fp32
+    loss               the forward pass is at its end: all activations, three tensors as large as
+                       the logits that exist at a time in fp32, and the head's gradient
     layer n gradient   gradients of the layers above n are there, activations up to n are; those of
                        one layer's own activations are being made
     vision gradient    gradients of the decoder are there, and the way back goes through a vision
@@ -32,7 +32,7 @@ from typing import Literal
 
 from lightning_mono.model import MonoConfig
 from lightning_mono.plan import activations
-from lightning_mono.plan.flow import Flow, LayerFlow
+from lightning_mono.plan.flow import Flow, LayerFlow, is_last
 from lightning_mono.plan.microbatch import MicroBatch
 from lightning_mono.plan.numeric import Numeric
 from lightning_mono.plan.weights import Weight
@@ -125,9 +125,8 @@ class Step:
     def moments(self) -> Iterator[tuple[str, Memory]]:
         """The moments at which memory may be highest, in order."""
         kept = self._kept
-        logits = self.batch.targets * self.config.decoder.vocab_size * activations.LOGARITHM
+        logits = activations.chunk_bytes(self.config, self.batch)
         rows = activations.loss_bytes(self.config, self.flow, self.batch, self.setup.numeric)
-        rows -= logits
         outside = rows + self._outside + self._patchifier
         inputs = activations.input_bytes(self.config, self.batch)
         if self.setup.device == "cpu":  # holds the whole batch, and the next one
@@ -136,8 +135,7 @@ class Step:
         held = every if self.setup.accumulate > 1 else 0.0
         alive = inputs + sum(kept) + outside
         last = len(kept) - 1
-        yield "loss", self._at(held, alive, logits * 2, down_to=last)
-        yield "loss gradient", self._at(held, alive, logits * 3, down_to=last)
+        yield "loss", self._at(held or self._of_head, alive, logits * 3, down_to=last)
         for layer in reversed(range(len(kept))):
             made = held or self._made(layer)
             alive = inputs + sum(kept[:layer]) + self._layer(layer) + self._patchifier
@@ -227,7 +225,9 @@ class Step:
         decoder, batch, numeric = self.config.decoder, self.batch, self.setup.numeric
         q, kv = decoder.heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
         apart = layer in self.config.experts.ffn and not self.setup.fused
-        tokens = max(batch.text, batch.visual) if apart else batch.tokens
+        end = is_last(self.flow, layer)
+        sides = (batch.of(visual=visual, end=end) for visual in (False, True))
+        tokens = max(sides) if apart else batch.all(end=end)
         ffn = 3 * tokens * decoder.ffn_size * numeric.product
         attention = batch.tokens * (3 * q + 4 * kv) * numeric.product
         stream = 2 * batch.tokens * decoder.hidden_size * numeric.weight
@@ -283,10 +283,15 @@ class Step:
     def _made(self, layer: int) -> float:
         """Gradients that are there when a layer's turn has come."""
         above = [w for w in self.weights if w.layer is not None and w.layer > layer]
+        return self._gradients(above) + self._of_head
+
+    @cached_property
+    def _of_head(self) -> float:
+        """Gradients of the head and of the norm before it."""
         head = [w for w in self.weights if w.name.startswith(("head", "norm."))]
         if self.config.decoder.tied:
             head += [w for w in self.weights if w.name.startswith("embed")]
-        return self._gradients([*above, *head])
+        return self._gradients(head)
 
     @cached_property
     def _stepping(self) -> float:

@@ -14,10 +14,13 @@ class MicroBatch:
         length: tokens of a row, padding included.
         visual: image tokens in all rows.
         targets: tokens that are predicted, in all rows.
+        image_targets: those of them that an image token predicts.
         tiles: image tiles in all rows.
         useful: tokens that are not padding, in all rows.
         samples: samples in all rows.
-        masked: whether attention needs a mask: rows hold several documents, branches or padding.
+        attended: pairs of tokens that attention multiplies, in all rows.
+        masked: whether attention needs a mask over all pairs of a row.
+        split: whether it goes document by document instead, as on a CPU.
     """
 
     rows: int
@@ -27,7 +30,10 @@ class MicroBatch:
     tiles: float
     useful: float
     samples: float
+    attended: float
     masked: bool
+    split: bool
+    image_targets: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -38,6 +44,12 @@ class MicroBatch:
     def text(self) -> float:
         return self.tokens - self.visual
 
-    def of(self, *, visual: bool) -> float:
-        """Tokens of a modality."""
+    def of(self, *, visual: bool, end: bool = False) -> float:
+        """Tokens of a modality; at the ``end``, in the last layer, those that predict."""
+        if end:
+            return self.image_targets if visual else self.targets - self.image_targets
         return self.visual if visual else self.text
+
+    def all(self, *, end: bool) -> float:
+        """Tokens of both modalities."""
+        return self.targets if end else self.tokens

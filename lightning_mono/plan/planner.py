@@ -180,7 +180,8 @@ class _Planner:
         load = self.loads[stage.data]
         devices = self.setup.devices
         parts = devices * stage.accumulate
-        batch = load.micro_batch(self.config, self.recipe.data[stage.data].batch_size // parts)
+        rows = self.recipe.data[stage.data].batch_size // parts
+        batch = load.micro_batch(self.config, rows, split=self.setup.device == "cpu")
         flow: Flow = flow_of(self.config, stage.train)
         averaged = frozenset(learnt if self.recipe.trainer.ema is not None else ())
         setup = replace(self.setup, accumulate=stage.accumulate, averaged=averaged)

@@ -35,8 +35,12 @@ class Workload:
     data: StageData | None
     note: str
 
-    def micro_batch(self, config: MonoConfig, rows: int) -> MicroBatch:
-        """So many rows at once."""
+    def micro_batch(self, config: MonoConfig, rows: int, *, split: bool) -> MicroBatch:
+        """So many rows at once.
+
+        Args:
+            split: attention goes sample by sample, all taken as equally long, and not row by row.
+        """
         a_tile = config.patchifier.tokens_per_tile if config.patchifier else 1
         visual = rows * self.row_visual
         return MicroBatch(
@@ -47,7 +51,9 @@ class Workload:
             tiles=visual / a_tile,
             useful=rows * self.row_useful,
             samples=rows * self.row_samples,
-            masked=True,
+            attended=rows * (self.row_useful**2 / self.row_samples if split else self.length**2),
+            masked=not split,
+            split=split,
         )
 
     def steps(self, duration: Duration, batch_size: int, devices: int) -> int | None:

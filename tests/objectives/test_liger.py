@@ -16,6 +16,7 @@ from lightning_mono.testing import tiny_config, tiny_model
 
 BOTH = """
 import copy, json, sys, torch
+from dataclasses import replace
 from lightning_mono.objectives import liger, next_token_loss
 from lightning_mono.testing import IMAGE, tiny_batch, tiny_config, tiny_model
 

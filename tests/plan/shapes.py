@@ -96,5 +96,8 @@ def counted(batch: Batch) -> MicroBatch:
         tiles=len(batch.pixel_values),
         useful=batch.tokens,
         samples=rows,
-        masked=not batch.plain,
+        attended=sum(span.length**2 for span in batch.spans or ()),
+        masked=False,
+        split=True,
+        image_targets=batch.wanted.layout.visual.count,
     )
