@@ -76,7 +76,9 @@ def _operations(
         tiles=prompt.batch * prompt.tiles(config),
         useful=prompt.batch * prompt.tokens,
         samples=prompt.batch,
+        attended=prompt.batch * prompt.tokens**2,
         masked=False,
+        split=False,
     )
     flow = flow_of(config, train)
     outside = count(config, replace(flow, layers=()), batch, checkpointing=False).total
