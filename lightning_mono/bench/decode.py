@@ -35,7 +35,6 @@ class Decode:
     title = "Time of a new token in each row"
     unit = "s"
     memory_layers: int | None = None  # the official way holds the cache of each layer twice
-    rehearsed = True
 
     def __init__(self, subject: Subject, rounds: int) -> None:
         self.subject, self.rounds = subject, rounds

@@ -16,7 +16,6 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lightning_mono.bench.timing import Contestant
 from lightning_mono.errors import UserError
 from lightning_mono.plan.measure import GIVING_BACK, resident
 
@@ -27,7 +26,8 @@ class Peak:
 
     Attributes:
         weights: of the model.
-        beside: what a turn takes beside them at most: activations, cache, gradients, moments.
+        beside: what a turn takes beside them at most: activations, cache, gradients. AdamW's
+            moments, which stand between turns, are in neither.
     """
 
     weights: int
@@ -79,10 +79,11 @@ def _run(turn: Turn) -> Peak:
     kind = KINDS[turn.kind](subject, **turn.settings)
     prompt = Prompt(**turn.prompt)
     weights = kind.weights(turn.contestant)
-    if kind.rehearsed:
-        # What libraries load when they first compute is none of the contestant's.
-        _once(kind.line_up(prompt.shortest(subject.config), [turn.contestant])[turn.contestant])
+    # A turn before: libraries load what they need, and AdamW gets its moments.
+    before_it = kind.line_up(prompt.shortest(subject.config), [turn.contestant])[turn.contestant]
+    before_it.backward(before_it.forward())
     contestant = kind.line_up(prompt, [turn.contestant])[turn.contestant]
+    contestant.reset()
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -90,15 +91,10 @@ def _run(turn: Turn) -> Peak:
     else:
         before = resident("RssAnon")
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    _once(contestant)
+    contestant.backward(contestant.forward())
     if on_gpu:
         return Peak(weights, torch.cuda.max_memory_allocated() - before)
     return Peak(weights, resident("VmHWM") - resident("RssFile") - before)
-
-
-def _once(contestant: Contestant) -> None:
-    contestant.reset()
-    contestant.backward(contestant.forward())
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ class Prefill:
     memory_layers: int | None = (
         2  # the next takes the memory of the one before; the last is not as the others
     )
-    rehearsed = True
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject

@@ -32,7 +32,6 @@ class Kind(Protocol):
         title: what is measured, for pictures.
         unit: of its seconds, in a table's head.
         memory_layers: as many suffice to measure memory; None for all.
-        rehearsed: a turn leaves nothing behind; one may be run before memory is measured.
     """
 
     subject: Subject
@@ -40,7 +39,6 @@ class Kind(Protocol):
     title: str
     unit: str
     memory_layers: int | None
-    rehearsed: bool
 
     def line_up(self, prompt: Prompt, names: Collection[str]) -> dict[str, Contestant]:
         """Contestants for one prompt."""

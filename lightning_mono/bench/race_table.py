@@ -86,7 +86,7 @@ LEGENDS = {
 s: of a step: forward, backward, clipping, AdamW. x ours: times our time, within rounds.
 of GEMM: share of the time that the matrix products of the routed model take at the machine's best,
 of gradients only those that what learns needs. GEMM, needed: without those of the last layer that
-no target needs.""",
+no target needs. Peak memory is beside AdamW's moments.""",
     "prefill": """\
 s: from ids and pixels to the logits of the next token. x ours: times our time, within rounds.
 of GEMM: share of the time that the matrix products of the routed model take at the machine's best.

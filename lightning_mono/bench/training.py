@@ -33,7 +33,6 @@ class Training:
     title = "Time of a training step"
     unit = "s"
     memory_layers: int | None = None
-    rehearsed = False  # a step leaves AdamW's moments
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
