@@ -265,7 +265,8 @@ class Engine:
         if any(row.length != longest for row in rows):
             mask = (self._places[: longest + 1] <= lengths)[:, None, None]
         cache = FirstRows(self._slots, lengths[:, 0], longest)
-        hidden = self.model.hidden(batch, mask=mask, cache=cache)
+        words = self.model.embed(batch.input_ids)  # no pixels: the patchifier is not called
+        hidden = self.model.hidden(batch, mask=mask, cache=cache, embeddings=words)
         ids = pick(self.model.logits(hidden[:, -1]).float(), rows)
         last.copy_(ids)
         lengths += 1
