@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mono.engine.batches import Columns, piece_batch, piece_mask
 from lightning_mono.engine.errors import EngineClosed, EngineError, EngineFull
+from lightning_mono.engine.groups import A_CALL, A_CALL_ELSEWHERE, group
 from lightning_mono.engine.prefix import PrefixCache, keys_of
 from lightning_mono.engine.request import Prompt, Request, read_prompt
 from lightning_mono.engine.rows import Row, pick
@@ -55,7 +56,8 @@ class Engine:
         self._unscaled = decoder.max_positions if dynamic else settings.capacity
         patchifier = model.config.patchifier
         self._columns = Columns(patchifier.image_size if patchifier else 0, device)
-        self._places = torch.arange(settings.capacity, device=device)
+        self._a_call = A_CALL.get(device.type, A_CALL_ELSEWHERE)
+        self._runs: list[tuple[int, int]] = []  # of running rows; none: to be found anew
         self._rows: list[Row] = []  # running: row i has slot i
         self._reading: Row | None = None  # has the slot behind them
         self._lengths = torch.zeros(settings.slots, dtype=torch.int64, device=device)
@@ -200,6 +202,7 @@ class Engine:
         if self._say(row, id):
             slot = len(self._rows)
             self._rows.append(row)
+            self._runs = []
             self._lengths[slot] = row.length
             self._last[slot] = first[0]
 
@@ -258,15 +261,14 @@ class Engine:
 
     def _next(self, rows: list[Row]) -> list[int]:
         count = len(rows)
-        lengths, last = self._lengths[:count, None], self._last[:count]
-        longest = max(row.length for row in rows)
-        batch = self._columns.batch(last[:, None], lengths, packed=longest >= self._unscaled)
-        mask = None
-        if any(row.length != longest for row in rows):
-            mask = (self._places[: longest + 1] <= lengths)[:, None, None]
-        cache = FirstRows(self._slots, lengths[:, 0], longest)
+        lengths, last = self._lengths[:count], self._last[:count]
+        known = [row.length for row in rows]
+        self._runs = self._runs or group(known, self._a_call)
+        cache = FirstRows(self._slots, lengths, known, self._runs)
+        scaled = cache.length >= self._unscaled
+        batch = self._columns.batch(last[:, None], lengths[:, None], packed=scaled)
         words = self.model.embed(batch.input_ids)  # no pixels: the patchifier is not called
-        hidden = self.model.hidden(batch, mask=mask, cache=cache, embeddings=words)
+        hidden = self.model.hidden(batch, cache=cache, embeddings=words)
         ids = pick(self.model.logits(hidden[:, -1]).float(), rows)
         last.copy_(ids)
         lengths += 1
@@ -290,6 +292,7 @@ class Engine:
         """Frees slots; the last running rows fill the gaps, and the one being read closes up."""
         if not gone:
             return
+        self._runs = []
         count = len(self._rows)
         left = count - len(gone)
         last = (slot for slot in reversed(range(count)) if slot not in gone)
@@ -332,7 +335,7 @@ class Engine:
     def _fail_all(self, error: Exception) -> None:
         """Ends all that have a slot."""
         rows = [*self._rows, self._reading] if self._reading else self._rows
-        self._rows, self._reading = [], None
+        self._rows, self._reading, self._runs = [], None, []
         for row in rows:
             self._end(row, error)
 
