@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
+from lightning_mono.engine.errors import EngineError
 from lightning_mono.model.attend import attend
 
 
 class Slots:
-    """Room for ``capacity`` tokens in each of ``rows`` rows, at (layers, rows, kv heads, ...).
+    """Room for ``capacity`` tokens in each of ``rows`` rows.
 
     The rows in use are always the first ones, so that what a step attends to is a view.
 
     Attributes:
         keys, values: (layers, rows, kv heads, capacity, head_dim).
+        starts: where each row and head begins among a layer's tokens, (rows, kv heads) int64.
+        columns: 0, 1, ..., (capacity,) int64.
+
+    Raises:
+        EngineError: there is not so much memory.
     """
 
     def __init__(
@@ -30,10 +37,17 @@ class Slots:
         dtype: torch.dtype,
     ) -> None:
         shape = (config.layers, rows, config.kv_heads, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        try:
+            self.keys = torch.zeros(shape, device=device, dtype=dtype)
+            self.values = torch.zeros(shape, device=device, dtype=dtype)
+        except RuntimeError as error:
+            size = 2 * math.prod(shape) * dtype.itemsize / 2**30
+            raise EngineError(
+                f"{rows} slots of {capacity} tokens take {size:,.1f} GiB, more than there is: make "
+                "them fewer or smaller"
+            ) from error
         heads = torch.arange(rows * config.kv_heads, device=device).view(rows, -1)
-        self.starts = heads * capacity  # of each row and head, counted in tokens of a layer
+        self.starts = heads * capacity
         self.columns = torch.arange(capacity, device=device)
 
     @property

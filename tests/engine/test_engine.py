@@ -78,7 +78,7 @@ def test_any_schedule_gives_each_request_its_own_answer(
         rows, capacity=64, chunk=chunk, block=min(block, chunk), prefix_bytes=prefix
     )
     engine = Engine(MODEL, room)
-    engine._a_call = a_call
+    engine._running.a_call = a_call
     tickets: list[tuple[Ticket, Arrival]] = []
     left = [arrival.after for arrival in schedule]
     ages: dict[int, int] = {}
