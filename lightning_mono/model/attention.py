@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_mono.backbones.config import DecoderConfig
 from lightning_mono.model.attend import attend, attend_by_document
-from lightning_mono.model.cache import KVCache
+from lightning_mono.model.cache import Cache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
 from lightning_mono.model.positions import rotate
@@ -52,7 +52,7 @@ class Context:
     sin: Tensor
     mask: Tensor | None
     documents: Documents | None = None
-    cache: KVCache | None = None
+    cache: Cache | None = None
     watch: Watch | None = None
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
+
+
+class Cache(Protocol):
+    """What a forward pass asks of a cache.
+
+    Attributes:
+        length: tokens in view besides those of the pass; rotary scaling may depend on it.
+    """
+
+    length: int
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one layer's (batch, kv heads, new, head_dim); returns all that is attended to."""
+        ...
 
 
 class KVCache:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_mono.backbones.shards import SHARD_BYTES
 from lightning_mono.model.attention import Context, Watch, attention_weights
 from lightning_mono.model.batch import Batch
-from lightning_mono.model.cache import KVCache
+from lightning_mono.model.cache import Cache
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 from lightning_mono.model.decoder import Block
 from lightning_mono.model.experts import Experts, RMSNorm
@@ -163,7 +163,7 @@ class MonoModel(nn.Module):
         batch: Batch,
         *,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         hidden_states: list[Tensor] | None = None,
         watch: Watch | None = None,
         wanted: Wanted | None = None,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lightning_mono.attention import Look, figures, look
 from lightning_mono.inference import Assistant
+from lightning_mono.style import house_style
 
 from .conftest import QUESTION, noise
 
@@ -64,7 +65,7 @@ def test_no_words_lie_over_each_other(
         draw(text, renderer)
 
     monkeypatch.setattr(Text, "draw", note)
-    with figures.house_style():
+    with house_style():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         width, height = canvas.get_width_height()
