@@ -97,7 +97,8 @@ class Attention(nn.Module):
     def _end(self, x: Tensor, context: Context, wanted: Wanted) -> Tensor:
         """Keys and values of all normed tokens, and the rest for the end of each row at most."""
         kv = self._heads(self.qkv.part("keys_values", x, context.layout))
-        k, v = self._kept(*kv.chunk(2, dim=1), context)
+        k, v = kv.chunk(2, dim=1)
+        k, v = self._kept(k, v, context)
         if context.watch is not None:
             q = self._heads(self.qkv.part("queries", x, context.layout))
             q = rotate(q, context.cos, context.sin)

@@ -212,7 +212,7 @@ class MonoModel(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What :meth:`logits` multiplies with."""
-        return [self.embed.weight] if self.head is None else [*self.head.parameters()]
+        return [*(self.embed if self.head is None else self.head).parameters()]
 
     def forward(
         self,
