@@ -233,7 +233,7 @@ class Session:
             mask = allowed_pairs(
                 batch.documents, batch.branches, keys, torch.zeros_like(keys), offset=self.length
             )
-        wanted = Wanted.nothing(batch.layout)
+        wanted: Wanted | None = Wanted.nothing(batch.layout)
         if end:
             wanted = Wanted.last_column(batch.layout) if columns > 1 else None
         hidden = self.model.hidden(
