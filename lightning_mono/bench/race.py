@@ -124,7 +124,11 @@ class Report:
     profile: list[Operator] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain dicts and lists; a prompt says how many of its tokens are visual."""
+        plain = asdict(self)
+        for written, case in zip(plain["cases"], self.cases, strict=True):
+            written["prompt"]["visual"] = case.prompt.visual
+        return plain
 
 
 def race(

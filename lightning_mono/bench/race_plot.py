@@ -69,7 +69,7 @@ def _bars(panel: Axes, cases: Sequence[Measured], *, rate: bool) -> None:
                 color=INK,
                 linestyle=style,
                 linewidth=1.2,
-                label=f"{'at most' if rate else 'at least'}: {floor}" if number == 0 else None,
+                label=f"{'at most' if rate else 'at least'}: {floor}" if number == 0 else "",
             )
     labels = [f"{case.prompt.tokens:,} tokens\n{case.prompt.visual:,} visual" for case in cases]
     panel.set_xticks(range(len(cases)), labels)

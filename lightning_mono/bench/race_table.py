@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_mono.bench.names import OURS, PLAIN
+from lightning_mono.bench.names import OURS, PLAIN, TWIN
 from lightning_mono.bench.profile import Operator
 from lightning_mono.bench.race import Measured, Report, Result
 from lightning_mono.bench.table import grid
@@ -74,19 +74,20 @@ def _memory(result: Result) -> str:
 def whole(report: Report, case: Measured) -> str | None:
     """What the times say of all layers, where ours spares a part of the last.
 
-    In N of them it spares as much as in a few. So it is what all positions take, more by the
-    layers, less what is spared once.
+    In N layers it spares as much as in a few. So it takes what all positions take, more by the
+    layers, less what is spared, once; and so does our twin, whose last layer is of the same sizes.
     """
     seconds = {result.contestant: result.seconds for result in case.results}
     if OURS not in seconds or PLAIN not in seconds:
         return None
     times = report.of_layers / report.layers
-    ours = seconds[PLAIN] * times - (seconds[PLAIN] - seconds[OURS])
-    others = [
-        f"{name} {seconds[name] * times / ours:.2f} x"
-        for name in seconds
-        if name not in (OURS, PLAIN)
-    ]
+
+    def carried(name: str) -> float:
+        spared = seconds[PLAIN] - seconds[OURS] if name in (OURS, TWIN) else 0.0
+        return (seconds[name] + spared) * times - spared
+
+    ours = carried(OURS)
+    others = [f"{n} {carried(n) / ours:.2f} x" for n in seconds if n not in (OURS, PLAIN)]
     return (
         f"{case.prompt.tokens:,} tokens, carried on to all {report.of_layers} layers: ours "
         f"{ours:.1f} s; {', '.join(others)}"

@@ -64,7 +64,9 @@ def forward(
         Logits (batch, tokens, vocabulary) in fp32, and the cache with the new tokens.
     """
     x = model.embed(ids).clone()
-    selected = ids == model.config.image_context_id
+    image_id = model.config.image_context_id
+    assert image_id is not None
+    selected = ids == image_id
     if pixels is not None:
         assert model.patchifier is not None
         x[selected] = x[selected] * 0.0 + model.patchifier(pixels).flatten(0, 1)

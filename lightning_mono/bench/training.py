@@ -10,14 +10,15 @@ from torch import Tensor
 
 from lightning_mono.bench import floor, reference
 from lightning_mono.bench.models import Models
-from lightning_mono.bench.names import OURS, REFERENCE
+from lightning_mono.bench.names import OURS, PLAIN, REFERENCE
 from lightning_mono.bench.prompts import Prompt
 from lightning_mono.bench.roofline import Machine
 from lightning_mono.bench.subject import Subject
 from lightning_mono.bench.timing import Contestant, Sample
 from lightning_mono.gradients import clip, norms_by_group
-from lightning_mono.model import Batch
+from lightning_mono.model import Batch, MonoModel
 from lightning_mono.module import MonoModule
+from lightning_mono.objectives import next_token_loss
 from lightning_mono.params import expand
 from lightning_mono.stages import Optim
 
@@ -65,6 +66,7 @@ class Training:
         module = self.module
         losses: dict[str, Callable[[], Tensor]] = {
             OURS: lambda: module.part_loss(batch, weight),
+            PLAIN: lambda: _plain(module.model, batch),
             REFERENCE: lambda: reference.loss(module.model, batch),
         }
         return {
@@ -112,3 +114,9 @@ class Training:
             image_context_id=config.image_context_id,
             packed=False,
         ).to(self.subject.device)
+
+
+def _plain(model: MonoModel, batch: Batch) -> Tensor:
+    """The loss by way of all positions of the last layer."""
+    hidden = model.hidden(batch).flatten(0, 1)
+    return next_token_loss(model, batch, hidden.index_select(0, batch.predict)[None])

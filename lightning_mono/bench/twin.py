@@ -66,7 +66,7 @@ class InTransformers:
         from transformers.initialization import no_init_weights
 
         with no_init_weights():
-            model = InternVLForConditionalGeneration(_configuration(ours.config))
+            model: Any = InternVLForConditionalGeneration(_configuration(ours.config))
         model = model.to(ours.embed.weight.dtype)
         model.load_state_dict(dict(_renamed(ours)), assign=True)
         self.model: Any = model.to(ours.device).eval()
@@ -100,6 +100,7 @@ def _configuration(config: MonoConfig) -> Any:
     section = config.patchifier
     assert section is not None
     assert section.vit is not None
+    assert config.image_context_id is not None
     vision = InternVLVisionConfig(
         hidden_size=section.width,
         num_hidden_layers=section.vit.layers,
@@ -123,7 +124,9 @@ def _configuration(config: MonoConfig) -> Any:
 def _text(decoder: DecoderConfig) -> Any:
     from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
-    kind = Qwen3Config if decoder.qk_norm else Qwen2Config if decoder.qkv_bias else LlamaConfig
+    kind: Any = LlamaConfig
+    if decoder.qk_norm or decoder.qkv_bias:
+        kind = Qwen3Config if decoder.qk_norm else Qwen2Config
     return kind(
         vocab_size=decoder.vocab_size,
         hidden_size=decoder.hidden_size,
