@@ -53,7 +53,7 @@ def _decode(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
-    _model(parser, "train", lengths=[1024], concurrency=[1], rounds=5, seconds=120)
+    _model(parser, "train", lengths=[1024], concurrency=[1], rounds=5, seconds=180)
 
 
 def _model(
@@ -74,7 +74,7 @@ def _model(
     model.add_argument(
         "--layers",
         type=whole(1),
-        default=4,
+        default=3,
         help="of the model; the vocabulary shrinks by as much (default: %(default)s)",
     )
     asked = parser.add_argument_group("what it is given")
@@ -113,6 +113,9 @@ def _model(
     )
     timed.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory at the longest prompt"
+    )
+    timed.add_argument(
+        "--profile", action="store_true", help="name the operators that take ours its time there"
     )
 
 

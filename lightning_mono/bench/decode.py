@@ -32,8 +32,8 @@ class Decode:
     """
 
     name = "decode"
-    title = "Time of a new token in each row"
-    unit = "s"
+    title = "New tokens a second, of all rows"
+    rate = True
     memory_layers: int | None = None  # the official way holds the cache of each layer twice
 
     def __init__(self, subject: Subject, rounds: int) -> None:

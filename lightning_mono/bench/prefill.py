@@ -23,7 +23,7 @@ class Prefill:
 
     name = "prefill"
     title = "Time to the first token"
-    unit = "s"
+    rate = False
     memory_layers: int | None = (
         2  # the next takes the memory of the one before; the last is not as the others
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_mono.bench.kernels import device_name
 from lightning_mono.bench.memory import Peak
 from lightning_mono.bench.names import OURS, TRANSFORMERS, TWIN
+from lightning_mono.bench.profile import Operator, profiled
 from lightning_mono.bench.prompts import Prompt
 from lightning_mono.bench.roofline import Gauge, Machine
 from lightning_mono.bench.subject import Subject
@@ -30,14 +31,14 @@ class Kind(Protocol):
     Attributes:
         name: of the benchmark on the command line.
         title: what is measured, for pictures.
-        unit: of its seconds, in a table's head.
+        rate: pictures show tokens a second, and not seconds.
         memory_layers: as many suffice to measure memory; None for all.
     """
 
     subject: Subject
     name: str
     title: str
-    unit: str
+    rate: bool
     memory_layers: int | None
 
     def line_up(self, prompt: Prompt, names: Collection[str]) -> dict[str, Contestant]:
@@ -103,11 +104,12 @@ class Report:
         layers, of_layers: decoder layers here, and of the whole model.
         load: of the host as the run began, in waiting or running processes.
         skipped: contestants that cannot run here -> why.
+        profile: operators of one turn of ours at the longest prompt, where it was asked for.
     """
 
     kind: str
     title: str
-    unit: str
+    rate: bool
     model: str
     layers: int
     of_layers: int
@@ -119,6 +121,7 @@ class Report:
     machine: Machine
     skipped: dict[str, str]
     cases: list[Measured]
+    profile: list[Operator] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,11 +136,12 @@ def race(
     rounds: int,
     seconds: float,
     peaks: Mapping[Prompt, Callable[[str], Peak]],
+    profile: Prompt | None = None,
     progress: Callable[[Sequence[Prompt]], Any] = iter,
 ) -> Report:
     """Times contestants in turns, prompt by prompt.
 
-    The shortest prompt is run once more, uncounted, before all. Every counted result is compared.
+    Before all, a prompt of one tile is run once, uncounted. First results are compared.
 
     Args:
         names: of the contestants.
@@ -145,6 +149,7 @@ def race(
         rounds: turns of each on each prompt, at most.
         seconds: for a prompt's rounds; there is always one.
         peaks: by prompt, what measures a contestant's memory.
+        profile: the prompt at which a turn of ours is profiled.
 
     Raises:
         UserError: a prompt that no tiles make, or contestants that do not agree.
@@ -154,19 +159,16 @@ def race(
         prompt.check(subject.config)
     load = os.getloadavg()[0]
     gauge, clock = Gauge(subject.device, subject.dtype), clock_of(subject.device)
-    shortest = min(prompts, key=lambda prompt: prompt.batch * prompt.tokens)
     gauge.measure()
-    interleaved(kind.line_up(shortest, names), 0, clock)
+    interleaved(kind.line_up(prompts[0].shortest(subject.config), names), 0, clock)
     timed = []
     for prompt in progress(prompts):
-        line, outcomes = _remembering(kind, kind.line_up(prompt, names))
-        samples = interleaved(line, rounds, clock, warm=True, seconds=seconds)
-        timed.append((prompt, samples, _differences(outcomes, prompt, subject.dtype)))
+        timed.append((prompt, *_timed(kind, prompt, names, rounds, seconds)))
         gauge.measure()
     return Report(
         kind=kind.name,
         title=kind.title,
-        unit=kind.unit,
+        rate=kind.rate,
         model=subject.title,
         layers=subject.config.decoder.layers,
         of_layers=subject.whole.decoder.layers,
@@ -181,7 +183,18 @@ def race(
             _measured(kind, prompt, samples, differences, peaks.get(prompt), gauge.machine)
             for prompt, samples, differences in timed
         ],
+        profile=profiled(kind.line_up(profile, [OURS])[OURS], subject.device) if profile else None,
     )
+
+
+def _timed(
+    kind: Kind, prompt: Prompt, names: Collection[str], rounds: int, seconds: float
+) -> tuple[dict[str, list[Sample]], dict[str, float]]:
+    """Samples and differences; what the contestants hold for a prompt is gone behind it."""
+    line, outcomes = _remembering(kind, kind.line_up(prompt, names))
+    clock = clock_of(kind.subject.device)
+    samples = interleaved(line, rounds, clock, warm=True, seconds=seconds)
+    return samples, _differences(outcomes, prompt, kind.subject.dtype)
 
 
 def _remembering(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lightning_mono.bench.names import OURS, PLAIN
+from lightning_mono.bench.profile import Operator
 from lightning_mono.bench.race import Measured, Report, Result
 from lightning_mono.bench.table import grid
 
@@ -13,7 +16,7 @@ def race_table(report: Report) -> str:
     """The machine and the model, a line a contestant on each prompt, and what the columns mean."""
     floors = list(report.cases[0].floors)
     peaks = any(result.peak is not None for case in report.cases for result in case.results)
-    header = ["tokens", "visual", "rows", "contestant", report.unit, "tokens/s", "x ours"]
+    header = ["tokens", "visual", "rows", "contestant", "s", "tokens/s", "x ours"]
     header += [f"of {name}" for name in floors] + ["weights + peak GiB"] * peaks
     rows = [
         _row(case, result, floors, peaks=peaks) for case in report.cases for result in case.results
@@ -22,6 +25,8 @@ def race_table(report: Report) -> str:
     lines += LEGENDS[report.kind].splitlines()
     lines += [line for case in report.cases if (line := whole(report, case))]
     lines += [f"not run: {name}: {reason}" for name, reason in report.skipped.items()]
+    if report.profile:
+        lines += ["", *_profile(report.profile)]
     return "\n".join(lines)
 
 
@@ -30,13 +35,20 @@ def race_heading(report: Report) -> str:
     machine = report.machine
     counts = [len(result.samples) for case in report.cases for result in case.results]
     rounds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+    rounds += " round" if max(counts) == 1 else " rounds"
     return (
         f"{report.model}\n"
         f"{report.device}, threads {report.threads}, {report.dtype}, torch {report.torch}: "
         f"{machine.flops / 1e9:,.0f} GFLOP/s; reads {machine.reads / 1e9:,.1f} GB/s, as a "
         f"matrix-vector product {machine.vector / 1e9:,.1f}\n"
-        f"medians of {rounds} rounds, load {report.load:.1f} before"
+        f"medians of {rounds}, load {report.load:.1f} before"
     )
+
+
+def _profile(operators: Sequence[Operator]) -> list[str]:
+    """Of one turn of ours at the longest prompt."""
+    rows = [[o.name, f"{o.share:.1%}", f"{o.calls:,}"] for o in operators]
+    return grid(["operator, ours, longest prompt", "of its time", "calls"], rows, left=(0,))
 
 
 def _row(case: Measured, result: Result, floors: list[str], *, peaks: bool) -> list[str]:

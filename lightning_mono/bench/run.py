@@ -83,6 +83,7 @@ def run_model(arguments: Namespace) -> str:
         seconds=arguments.seconds,
         progress=_bar("prompt"),
         peaks={} if arguments.no_memory else {longest: _peaks_of(kind, settings, longest)},
+        profile=longest if arguments.profile else None,
     )
     return _written(arguments, folder, report, race_table, race_plot)
 

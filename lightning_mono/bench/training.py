@@ -30,8 +30,8 @@ class Training:
     """
 
     name = "train"
-    title = "Time of a training step"
-    unit = "s"
+    title = "Tokens a second in training"
+    rate = True
     memory_layers: int | None = None
 
     def __init__(self, subject: Subject) -> None:

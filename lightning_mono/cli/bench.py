@@ -7,7 +7,7 @@ import argparse
 from lightning_mono.bench.arguments import add_bench_arguments
 
 HELP = "Time prefill, decoding, training and expert kernels against other ways and against floors."
-EXAMPLE = "lightning-mono bench prefill --layers 4 --threads 2 --out bench"
+EXAMPLE = "lightning-mono bench prefill --lengths 1024 --threads 2 --out bench"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,15 +8,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from lightning_mono.engine.batches import Columns, piece_batch, piece_mask
 from lightning_mono.engine.errors import EngineClosed, EngineError, EngineFull
-from lightning_mono.engine.prefix import PrefixCache, keys_of
-from lightning_mono.engine.request import Prompt, Request, read_prompt
-from lightning_mono.engine.rows import Row, pick
+from lightning_mono.engine.reader import Reader
+from lightning_mono.engine.request import Request, read_prompt
+from lightning_mono.engine.rows import Row
+from lightning_mono.engine.running import Running
 from lightning_mono.engine.settings import EngineSettings
-from lightning_mono.engine.slots import FirstRows, RowView, Slots
+from lightning_mono.engine.slots import Slots
 from lightning_mono.engine.stats import EngineStats
 from lightning_mono.engine.ticket import FinishReason, Ticket
 
@@ -36,31 +35,23 @@ class Engine:
     Args:
         model: the model, on the device it is to run on; its weights must stay as they are.
         settings: how much is taken on.
+
+    Raises:
+        EngineError: the slots take more memory than there is.
     """
 
     def __init__(self, model: MonoModel, settings: EngineSettings | None = None) -> None:
         self.model = model
         self.settings = settings = settings or EngineSettings()
-        decoder, device = model.config.decoder, model.device
-        self._slots = Slots(
-            decoder,
-            settings.slots,
-            settings.capacity,
-            device=device,
-            dtype=model.embed.weight.dtype,
-        )
-        self._prefix = PrefixCache(settings.prefix_bytes)
+        decoder, rows, capacity = model.config.decoder, settings.slots, settings.capacity
+        dtype = model.embed.weight.dtype
+        self._slots = Slots(decoder, rows, capacity, device=model.device, dtype=dtype)
         dynamic = decoder.rope_scaling is not None and decoder.rope_scaling.kind == "dynamic"
-        # Beyond so many tokens, rotary frequencies depend on how many are in view.
-        self._unscaled = decoder.max_positions if dynamic else settings.capacity
-        patchifier = model.config.patchifier
-        self._columns = Columns(patchifier.image_size if patchifier else 0, device)
-        self._places = torch.arange(settings.capacity, device=device)
-        self._rows: list[Row] = []  # running: row i has slot i
-        self._reading: Row | None = None  # has the slot behind them
-        self._lengths = torch.zeros(settings.slots, dtype=torch.int64, device=device)
-        self._last = torch.zeros(settings.slots, dtype=torch.int64, device=device)
-        self._answered = True  # the last unit of work was a step of the running rows
+        unscaled = decoder.max_positions if dynamic else capacity
+        self._reader = Reader(model, self._slots, settings.prefix_bytes, unscaled)
+        self._running = Running(model, self._slots, rows, unscaled)
+        self._reading: Row | None = None  # has the slot behind those that run
+        self._stepped = True  # the last unit of work was a step
         self._counts: Counter[str] = Counter()
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
@@ -79,10 +70,9 @@ class Engine:
             RequestRefused: the request can not be answered as it is.
         """
         prompt = read_prompt(request, self.model, self.settings)
-        keys = list(keys_of(prompt, self._view(prompt))) if self.settings.prefix_bytes else []
         ticket = Ticket(request, prompt, self._notice)
         vocabulary = self.model.config.decoder.vocab_size
-        row = Row.open(ticket, keys, vocabulary, self.model.device)
+        row = Row.open(ticket, self._reader.keys(prompt), vocabulary, self.model.device)
         with self._changed:
             if self._closed:
                 raise EngineClosed("the engine was closed; it takes no requests")
@@ -94,9 +84,9 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What the engine is doing and has done."""
-        count = self._counts
+        count, prefix = self._counts, self._reader.prefix
         return EngineStats(
-            running=len(self._rows),
+            running=len(self._running.rows),
             reading=int(self._reading is not None),
             waiting=len(self._waiting),
             finished=count["stop"] + count["length"],
@@ -105,11 +95,11 @@ class Engine:
             prompt_tokens=count["prompt_tokens"],
             cached_tokens=count["cached_tokens"],
             new_tokens=count["new_tokens"],
-            passes=count["passes"],
-            steps=count["steps"],
+            passes=self._reader.passes,
+            steps=self._running.steps,
             slot_bytes=self._slots.nbytes,
-            prefix_bytes=self._prefix.nbytes,
-            prefix_pieces=len(self._prefix),
+            prefix_bytes=prefix.nbytes,
+            prefix_pieces=len(prefix),
         )
 
     # -- running ----------------------------------------------------------------------------
@@ -153,14 +143,14 @@ class Engine:
             self._drop_cancelled()
             if self._reading is None:
                 self._admit()
-            if self._reading is not None and (self._answered or not self._rows):
-                self._answered = False
+            if self._reading is not None and (self._stepped or not self._running.rows):
+                self._stepped = False
                 self._read(self._reading)
                 return True
-            self._answered = True
-            if not self._rows:
+            self._stepped = True
+            if not self._running.rows:
                 return False
-            self._answer()
+            self._answer(self._running.rows)
         except Exception as error:
             self._fail_all(error)
         return True
@@ -173,22 +163,22 @@ class Engine:
                         lambda: self._closed or self._cancelled or bool(self._waiting)
                     )
 
-    # -- prompts ----------------------------------------------------------------------------
+    # -- units of work ----------------------------------------------------------------------
 
     def _admit(self) -> None:
         with self._changed:
-            if self._waiting and len(self._rows) < self.settings.slots:
+            if self._waiting and len(self._running.rows) < self.settings.slots:
                 self._reading = self._waiting.popleft()
 
     def _read(self, row: Row) -> None:
-        """Reads one piece, behind those that are known; the last one gives the first id."""
+        """Reads a piece of a prompt; behind the last one its row joins those that run."""
         try:
-            first = self._read_piece(row)
+            first = self._reader.read(row, len(self._running.rows))
             id = None if first is None else int(first)
         except Exception as error:
             self._stop_reading(row, error)
             return
-        if first is None or id is None:
+        if id is None:
             return
         if id < 0:
             self._stop_reading(row, EngineError(NOT_FINITE))
@@ -196,50 +186,19 @@ class Engine:
         self._reading = None
         self._counts["prompt_tokens"] += row.length
         self._counts["cached_tokens"] += row.ticket.cached_tokens
-        self._prefix.touch(row.keys)
         if self._say(row, id):
-            slot = len(self._rows)
-            self._rows.append(row)
-            self._lengths[slot] = row.length
-            self._last[slot] = first[0]
+            self._running.join(row, id)
 
-    def _read_piece(self, row: Row) -> Tensor | None:
-        """The first id, (1,) int64, behind the last piece, which is read even where it is known."""
-        prompt, slot = row.ticket.prompt, len(self._rows)
-        last = len(prompt.pieces) - 1
-        while row.keys and row.piece < last and (known := self._prefix.get(row.keys[row.piece])):
-            piece = prompt.pieces[row.piece]
-            self._slots.put(slot, piece.start, *known)
-            row.piece, row.length = row.piece + 1, piece.end
-            row.ticket.cached_tokens += piece.end - piece.start
-        piece, device = prompt.pieces[row.piece], self.model.device
-        tokens = piece.end - piece.start
-        view = self._view(prompt) or piece.end
-        batch = piece_batch(prompt, piece, device)
-        hidden = self.model.hidden(
-            batch,
-            mask=piece_mask(piece, device),
-            cache=RowView(self._slots, slot, piece.start, length=view - tokens),
-            wanted=batch.wanted,
-        )
-        self._counts["passes"] += 1
-        row.length = piece.end
-        if row.keys and row.keys[row.piece] not in self._prefix:
-            self._prefix.put(row.keys[row.piece], *self._slots.read(slot, piece.start, piece.end))
-        row.piece += 1
-        return None if row.piece <= last else pick(self.model.logits(hidden[:, -1]).float(), [row])
+    def _stop_reading(self, row: Row, error: Exception | None = None) -> None:
+        """Ends a row whose prompt was not read to its end."""
+        self._reading = None
+        self._end(row, error)
+        self._slots.clear(len(self._running.rows))
 
-    def _view(self, prompt: Prompt) -> int:
-        """Tokens on which the prompt's rotary frequencies depend; 0 where they do not."""
-        return len(prompt.ids) if len(prompt.ids) > self._unscaled else 0
-
-    # -- answers ----------------------------------------------------------------------------
-
-    def _answer(self) -> None:
+    def _answer(self, rows: list[Row]) -> None:
         """The next id of every running row."""
-        rows = self._rows
         try:
-            said = self._next(rows)
+            said = self._running.step()
         except Exception as error:
             for slot, row in enumerate(rows):
                 self._end(row, error)
@@ -256,25 +215,6 @@ class Engine:
                 gone.append(slot)
         self._leave(gone)
 
-    def _next(self, rows: list[Row]) -> list[int]:
-        count = len(rows)
-        lengths, last = self._lengths[:count, None], self._last[:count]
-        longest = max(row.length for row in rows)
-        batch = self._columns.batch(last[:, None], lengths, packed=longest >= self._unscaled)
-        mask = None
-        if any(row.length != longest for row in rows):
-            mask = (self._places[: longest + 1] <= lengths)[:, None, None]
-        cache = FirstRows(self._slots, lengths[:, 0], longest)
-        words = self.model.embed(batch.input_ids)  # no pixels: the patchifier is not called
-        hidden = self.model.hidden(batch, mask=mask, cache=cache, embeddings=words)
-        ids = pick(self.model.logits(hidden[:, -1]).float(), rows)
-        last.copy_(ids)
-        lengths += 1
-        for row in rows:
-            row.length += 1
-        self._counts["steps"] += 1
-        return ids.tolist()
-
     def _say(self, row: Row, id: int) -> bool:
         """Hands an id to whoever asked; whether the row goes on."""
         row.ticket.add(id)
@@ -287,28 +227,22 @@ class Engine:
     # -- leaving ----------------------------------------------------------------------------
 
     def _leave(self, gone: Collection[int]) -> None:
-        """Frees slots; the last running rows fill the gaps, and the one being read closes up."""
+        """Frees slots of running rows; the one being read closes up."""
         if not gone:
             return
-        count = len(self._rows)
-        left = count - len(gone)
-        last = (slot for slot in reversed(range(count)) if slot not in gone)
-        for gap in sorted(slot for slot in gone if slot < left):
-            source = next(last)
-            row = self._rows[gap] = self._rows[source]
-            self._slots.move(source, gap, row.length)
-            self._lengths[gap], self._last[gap] = self._lengths[source], self._last[source]
-        del self._rows[left:]
+        count = len(self._running.rows)
+        self._running.leave(gone)
         if self._reading is not None:
-            self._slots.move(count, left, self._reading.length)
+            self._slots.move(count, len(self._running.rows), self._reading.length)
 
     def _drop_cancelled(self) -> None:
         if not self._cancelled:
             return
         self._cancelled = False
-        gone = [slot for slot, row in enumerate(self._rows) if row.ticket.cancelled]
+        rows = self._running.rows
+        gone = [slot for slot, row in enumerate(rows) if row.ticket.cancelled]
         for slot in gone:
-            self._end(self._rows[slot])
+            self._end(rows[slot])
         self._leave(gone)
         if self._reading is not None and self._reading.ticket.cancelled:
             self._stop_reading(self._reading)
@@ -318,12 +252,6 @@ class Engine:
         for row in dropped:
             self._end(row)
 
-    def _stop_reading(self, row: Row, error: Exception | None = None) -> None:
-        """Ends a row whose prompt was not read to its end."""
-        self._reading = None
-        self._end(row, error)
-        self._slots.clear(len(self._rows))
-
     def _end(self, row: Row, error: Exception | None = None) -> None:
         reason: FinishReason = "cancelled" if error is None else "error"
         self._counts[reason] += 1
@@ -331,9 +259,10 @@ class Engine:
 
     def _fail_all(self, error: Exception) -> None:
         """Ends all that have a slot."""
-        rows = [*self._rows, self._reading] if self._reading else self._rows
-        self._rows, self._reading = [], None
-        for row in rows:
+        rows, reading = list(self._running.rows), self._reading
+        self._running.rows.clear()
+        self._reading = None
+        for row in [*rows, *([reading] if reading else [])]:
             self._end(row, error)
 
     def _notice(self) -> None:

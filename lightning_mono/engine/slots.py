@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
+from lightning_mono.engine.errors import EngineError
+from lightning_mono.model.attend import attend
 
 
 class Slots:
-    """Room for ``capacity`` tokens in each of ``rows`` rows, at (layers, rows, kv heads, ...).
+    """Room for ``capacity`` tokens in each of ``rows`` rows.
 
     The rows in use are always the first ones, so that what a step attends to is a view.
 
     Attributes:
         keys, values: (layers, rows, kv heads, capacity, head_dim).
+        starts: where each row and head begins among a layer's tokens, (rows, kv heads) int64.
+        columns: 0, 1, ..., (capacity,) int64.
+
+    Raises:
+        EngineError: there is not so much memory.
     """
 
     def __init__(
@@ -27,10 +37,18 @@ class Slots:
         dtype: torch.dtype,
     ) -> None:
         shape = (config.layers, rows, config.kv_heads, capacity, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        try:
+            self.keys = torch.zeros(shape, device=device, dtype=dtype)
+            self.values = torch.zeros(shape, device=device, dtype=dtype)
+        except RuntimeError as error:
+            size = 2 * math.prod(shape) * dtype.itemsize / 2**30
+            raise EngineError(
+                f"{rows} slots of {capacity} tokens take {size:,.1f} GiB, more than there is: make "
+                "them fewer or smaller"
+            ) from error
         heads = torch.arange(rows * config.kv_heads, device=device).view(rows, -1)
-        self.starts = heads * capacity  # of each row and head, counted in tokens of a layer
+        self.starts = heads * capacity
+        self.columns = torch.arange(capacity, device=device)
 
     @property
     def nbytes(self) -> int:
@@ -65,6 +83,8 @@ class RowView:
             scaling that is the whole prompt, as if it were read in one pass.
     """
 
+    attend = staticmethod(attend)
+
     def __init__(self, slots: Slots, row: int, start: int, *, length: int) -> None:
         self.length = length
         self._slots, self._row, self._start = slots, row, start
@@ -88,10 +108,18 @@ class FirstRows:
         length: tokens of the longest row, without the new one.
     """
 
-    def __init__(self, slots: Slots, lengths: Tensor, longest: int) -> None:
-        """A step of as many rows as ``lengths``, (rows,) int64, has numbers."""
-        rows = len(lengths)
-        self.length = longest
+    def __init__(
+        self, slots: Slots, lengths: Tensor, known: Sequence[int], runs: Sequence[tuple[int, int]]
+    ) -> None:
+        """Makes ready for a step.
+
+        Args:
+            lengths: tokens that each row has, (rows,) int64 on the device.
+            known: the same numbers, where they can be read without asking the device.
+            runs: start and end of the rows that attend together.
+        """
+        rows = len(known)
+        self.length = longest = max(known)
         self._places = (slots.starts[:rows] + lengths[:, None]).view(-1)
         width = slots.keys.shape[-1]
         layers = len(slots.keys)
@@ -99,6 +127,13 @@ class FirstRows:
         self._flat_values = slots.values.view(layers, -1, width).unbind(0)
         self._keys = slots.keys[:, :rows, :, : longest + 1].unbind(0)
         self._values = slots.values[:, :rows, :, : longest + 1].unbind(0)
+        self._runs: list[tuple[int, int, int, Tensor | None]] = []
+        for start, end in runs:
+            most = max(known[start:end]) + 1
+            mask = None
+            if min(known[start:end]) + 1 < most:
+                mask = (slots.columns[:most] <= lengths[start:end, None])[:, None, None]
+            self._runs.append((start, end, most, mask))
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores (rows, kv heads, 1, head_dim); returns all rows up to the longest one's end."""
@@ -106,3 +141,16 @@ class FirstRows:
         self._flat_keys[layer].index_copy_(0, self._places, keys.reshape(shape))
         self._flat_values[layer].index_copy_(0, self._places, values.reshape(shape))
         return self._keys[layer], self._values[layer]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Each row attends to its own tokens; which they are is known here, so no mask is given."""
+        if mask is not None:
+            raise ValueError("a step of rows knows what each of them sees; leave the mask out")
+        if len(self._runs) == 1:
+            return attend(q, k, v, self._runs[0][3])
+        return torch.cat(
+            [
+                attend(q[start:end], k[start:end, :, :most], v[start:end, :, :most], own)
+                for start, end, most, own in self._runs
+            ]
+        )

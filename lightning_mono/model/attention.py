@@ -81,10 +81,12 @@ class Attention(nn.Module):
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         q = rotate(q, context.cos, context.sin)
         k, v = self._kept(k, v, context)
-        if context.documents is None:
-            y = attend(q, k, v, context.mask)
-        else:
+        if context.documents is not None:
             y = attend_by_document(q, k, v, context.documents)
+        elif context.cache is not None:
+            y = context.cache.attend(q, k, v, context.mask)
+        else:
+            y = attend(q, k, v, context.mask)
         if context.watch is not None:
             context.watch(self.layer, q, k, context.mask)
         y = y.transpose(1, 2).flatten(2)
@@ -95,7 +97,8 @@ class Attention(nn.Module):
     def _end(self, x: Tensor, context: Context, wanted: Wanted) -> Tensor:
         """Keys and values of all normed tokens, and the rest for the end of each row at most."""
         kv = self._heads(self.qkv.part("keys_values", x, context.layout))
-        k, v = self._kept(*kv.chunk(2, dim=1), context)
+        k, v = kv.chunk(2, dim=1)
+        k, v = self._kept(k, v, context)
         if context.watch is not None:
             q = self._heads(self.qkv.part("queries", x, context.layout))
             q = rotate(q, context.cos, context.sin)

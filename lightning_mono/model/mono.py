@@ -148,6 +148,8 @@ class MonoModel(nn.Module):
             if batch.layout.visual.count:
                 raise ValueError("the model has no patchifier, but the batch has image tokens")
             return x
+        if not (len(batch.pixel_values) or batch.layout.visual.count or torch.is_grad_enabled()):
+            return x  # with gradients it is called on nothing, so that it gets some: zeros
         visual = self.patchifier(batch.pixel_values).flatten(0, 1)
         if visual.shape[0] != batch.layout.visual.count:
             raise ValueError(
@@ -212,7 +214,7 @@ class MonoModel(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What :meth:`logits` multiplies with."""
-        return [self.embed.weight] if self.head is None else [*self.head.parameters()]
+        return [*(self.embed if self.head is None else self.head).parameters()]
 
     def forward(
         self,

@@ -78,7 +78,7 @@ class ChatAPI(ls.LitAPI):
     # -- in the worker --------------------------------------------------------------------------
 
     def setup(self, device: str) -> None:
-        """Loads the model. LitServe's device is not used: it names one of each kind only."""
+        """Loads the model, on the device of the settings; LitServe's own choice is not used."""
         leave_to_parent()
         try:
             self._load()
@@ -125,9 +125,11 @@ class ChatAPI(ls.LitAPI):
         self._tickets[request.id] = None
         try:
             ticket = await asyncio.to_thread(self._submit, request)
-        except Refusal as refusal:
+        except Exception as error:
             self._tickets.pop(request.id, None)
-            return refusal
+            if isinstance(error, Refusal):
+                return error
+            raise
         if request.id in self._tickets:
             self._tickets[request.id] = ticket
         else:
@@ -137,7 +139,7 @@ class ChatAPI(ls.LitAPI):
     async def predict(self, x: Work) -> AsyncIterator[Event]:
         """Yields what there is to say: the events of an answer, why there is none, or counts."""
         if isinstance(x, Refusal):
-            yield Refused(x.status_code, x.detail)
+            yield Refused(x.status_code, x.said)
         elif isinstance(x, Count):
             yield Counted(asdict(self.engine.stats()))
         elif x is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.requests import ClientDisconnect
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
@@ -25,7 +26,8 @@ class Refusal(HTTPException):
         self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400
     ) -> None:
         line = " ".join(message.split())
-        super().__init__(status, {"message": line, "param": param, "code": code})
+        self.said = {"message": line, "param": param, "code": code}
+        super().__init__(status, self.said)
 
 
 def error_body(error: AnyHTTPException) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def error_body(error: AnyHTTPException) -> dict[str, Any]:
 
 async def refuse(request: Request, error: Exception) -> JSONResponse:
     """Answers with an HTTP error; an exception handler of the application."""
+    if isinstance(error, ClientDisconnect):  # nobody reads this; it is no error of the server's
+        error = AnyHTTPException(499, "the client hung up")
     if not isinstance(error, AnyHTTPException):
         error = AnyHTTPException(500, "the server failed; its log says why")
     headers = dict(error.headers or {})

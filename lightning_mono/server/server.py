@@ -17,6 +17,7 @@ from typing import Any
 import litserve as ls
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lightning_mono.errors import UserError
 from lightning_mono.server.api import ChatAPI
@@ -53,6 +54,7 @@ class ChatServer(ls.LitServer):
         self.died = False
         self.uvicorn_graceful_timeout = GRACE + MARGIN
         self.app.add_exception_handler(HTTPException, refuse)
+        self.app.add_exception_handler(ClientDisconnect, refuse)
         self.app.add_exception_handler(Exception, refuse)
 
     def launch_inference_worker(self, lit_api: ls.LitAPI) -> list[BaseProcess]:

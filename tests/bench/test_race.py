@@ -95,6 +95,17 @@ def test_the_table_has_a_line_a_contestant(recipe: str, capsys: Captured) -> Non
     assert len({len(line) for line in lines if line.startswith("|")}) == 1
 
 
+def test_a_profile_is_of_all_the_time(recipe: str, capsys: Captured) -> None:
+    more = ["--no-memory", "--contestants", "ours", "--profile"]
+    assert cli.main(_tiny("decode", recipe, *more, "--json")) == 0
+    profile = json.loads(capsys.readouterr().out)["profile"]
+    assert sum(operator["share"] for operator in profile) == pytest.approx(1)
+    calls = {operator["name"]: operator["calls"] for operator in profile}
+    assert sum(calls.values()) > 50 * TURN
+    assert cli.main(_tiny("decode", recipe, *more)) == 0
+    assert "of its time" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(recipe: str, capsys: Captured) -> None:
     arguments = _tiny("train", recipe, "--json", "--contestants", "ours")

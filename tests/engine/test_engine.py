@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_mono.backbones.config import RopeScaling
-from lightning_mono.engine import Engine, EngineSettings, Request, Ticket
+from lightning_mono.engine import Engine, EngineSettings, Request, Ticket, slots
 from lightning_mono.model import Batch, ExpertsConfig, MonoModel
 from lightning_mono.model.quantised import quantise
 from lightning_mono.model.sampling import Sampling
@@ -65,18 +65,20 @@ arrivals = st.builds(
 @settings(max_examples=60)
 @given(
     schedule=st.lists(arrivals, min_size=1, max_size=8),
-    slots=st.integers(1, 4),
+    rows=st.integers(1, 4),
     chunk=st.integers(2, 16),
     block=st.integers(1, 16),
     prefix=st.sampled_from([0, 3000, 10**6]),
+    a_call=st.sampled_from([0, 10, 1000]),
 )
 def test_any_schedule_gives_each_request_its_own_answer(
-    schedule: list[Arrival], slots: int, chunk: int, block: int, prefix: int
+    schedule: list[Arrival], rows: int, chunk: int, block: int, prefix: int, a_call: int
 ) -> None:
     room = EngineSettings(
-        slots, capacity=64, chunk=chunk, block=min(block, chunk), prefix_bytes=prefix
+        rows, capacity=64, chunk=chunk, block=min(block, chunk), prefix_bytes=prefix
     )
     engine = Engine(MODEL, room)
+    engine._running.a_call = a_call
     tickets: list[tuple[Ticket, Arrival]] = []
     left = [arrival.after for arrival in schedule]
     ages: dict[int, int] = {}
@@ -154,6 +156,27 @@ def test_answers_under_way_go_on_while_a_long_prompt_is_read() -> None:
         grown.append(len(short.ids))
     assert engine.stats().passes == 1 + 8
     assert grown[-1] - 1 == 8, "a token before each pass"
+
+
+def test_a_long_row_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    whole = slots.attend
+
+    def spy(q: torch.Tensor, k: torch.Tensor, *rest: Any) -> torch.Tensor:
+        read.append((k.shape[0], k.shape[2]))
+        return whole(q, k, *rest)
+
+    monkeypatch.setattr(slots, "attend", spy)
+    engine = Engine(MODEL, EngineSettings(slots=4, capacity=1024))
+    for ids in ([5] * 3, [6] * 900, [7] * 8, [8] * 4):
+        engine.submit(request(ids, max_new_tokens=20))
+    while engine.stats().running < 4:
+        engine.step()
+    read.clear()
+    engine.step()
+    by_rows = sorted(read[: len(read) // 2])
+    assert [rows for rows, _ in by_rows] == [1, 1, 2]
+    assert sum(rows * columns for rows, columns in by_rows) < 950
 
 
 def test_memory_is_taken_once() -> None:

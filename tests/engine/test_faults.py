@@ -100,6 +100,12 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, int]) -> Non
         EngineSettings(**changes)
 
 
+def test_slots_that_no_memory_holds_are_refused() -> None:
+    said = r"4 slots of 1000000000000000 tokens take .* GiB, more than there is"
+    with pytest.raises(EngineError, match=said):
+        Engine(MODEL, EngineSettings(slots=4, capacity=10**15))
+
+
 # -- steps that fail ------------------------------------------------------------------------
 
 

@@ -182,7 +182,7 @@ def test_a_piece_found_behind_one_that_is_gone_is_used() -> None:
     engine = Engine(MODEL, EngineSettings(**ROOM, prefix_bytes=10**7))
     asked = request([*SYSTEM, *TILE, 5])
     _ask(engine, asked)
-    engine._prefix._kept.popitem()  # the first piece of a prompt is the one used last
+    engine._reader.prefix._kept.popitem()  # the first piece of a prompt is the one used last
     ticket = engine.submit(asked)
     drive(engine)
     assert ticket.cached_tokens == len(SYSTEM) + 4 - 4

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
@@ -50,19 +51,26 @@ def alone(folder: Path) -> Iterator[Assistant]:
 
 @dataclass
 class Server:
-    """A server's process and where it listens."""
+    """A server's process, where it listens, and what it writes to standard error."""
 
     process: subprocess.Popen[str]
     url: str
+    errors: IO[bytes]
 
     def client(self, *, key: str = KEY, retries: int = 0) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=retries, timeout=60)
 
-    def stop(self, number: signal.Signals) -> tuple[int, str]:
-        """Sends a signal; returns the exit status and all that was still said."""
+    def stop(self, number: signal.Signals) -> int:
+        """Sends a signal; returns the exit status."""
         self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=30)
-        return self.process.returncode, said
+        out, _ = self.process.communicate(timeout=30)
+        assert out == "", "it says that it is ready, and nothing else"
+        return self.process.returncode
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        self.errors.seek(0)
+        return self.errors.read().decode()
 
 
 @contextmanager
@@ -70,21 +78,20 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
     """Starts ``lightning-mono serve`` and waits for the line that says it is ready."""
     port = free_port()
     command = [sys.executable, "-m", "lightning_mono", "serve", str(folder), "--device", "cpu"]
-    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill up
+    with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads would fill up
         process = subprocess.Popen(
             [*command, "--port", str(port), *flags],
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=errors,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            said.seek(0)
-            assert line.startswith("ready: "), said.read().decode()
-            yield Server(process, f"http://127.0.0.1:{port}")
+            server = Server(process, f"http://127.0.0.1:{port}", errors)
+            assert process.stdout.readline().startswith("ready: "), server.log()
+            yield server
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -71,7 +71,8 @@ def server(folder: Path) -> Iterator[Server]:
 
         reading = threading.Thread(target=drain)
         reading.start()
-        assert running.stop(signal.SIGTERM)[0] == 0
+        assert running.stop(signal.SIGTERM) == 0
+        assert running.log() == "", "nothing that clients do is an error of the server's"
         reading.join(10)
         assert broken.is_set(), "the stream hangs"
         with pytest.raises(openai.APIConnectionError):
@@ -289,6 +290,18 @@ def test_a_hang_up_while_nothing_is_streamed_frees_the_slot_too(
     assert said(client, asked("is it red?"))
 
 
+@pytest.mark.parametrize("body", [b"", b'{"model": "ti'])
+def test_a_hang_up_before_the_request_is_whole_is_nothing(
+    server: Server, client: OpenAI, body: bytes
+) -> None:
+    before = stats(server)
+    with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as line:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
+        line.sendall(head + b"Content-Type: application/json\r\n\r\n" + body)
+    assert said(client, asked("is it red?"))
+    assert stats(server)["finished"] == before["finished"] + 1
+
+
 def test_one_more_than_may_wait_is_told_to_come_back(server: Server, client: OpenAI) -> None:
     streams = [
         client.chat.completions.create(
@@ -437,23 +450,26 @@ def test_a_server_with_a_key_and_little_room(folder: Path, tmp_path: Path) -> No
         assert httpx.get(f"{server.url}/stats").status_code == 401
         assert httpx.get(f"{server.url}/health").status_code == 200
         with server.client() as client:
-            create = client.chat.completions.create
-            assert create(model="small", messages=asked("red?"), max_tokens=2)  # type: ignore[arg-type]
+            create: Any = client.chat.completions.create
+            assert create(model="small", messages=asked("red?"), max_tokens=2)
             with pytest.raises(openai.BadRequestError, match="30 at most") as refused:
-                create(model="small", messages=asked("red? " * 30))  # type: ignore[arg-type]
+                create(model="small", messages=asked("red? " * 30))
             assert refused.value.code == "context_length_exceeded"
             with pytest.raises(openai.APIStatusError, match="200x100 is more than 10000 pixels"):
-                create(model="small", messages=asked("?", shown(picture(0, 200, 100))))  # type: ignore[arg-type]
+                create(model="small", messages=asked("?", shown(picture(0, 200, 100))))
+            with pytest.raises(openai.BadRequestError, match="32 tokens, images included; 30 at"):
+                create(model="small", messages=asked("?", *[shown(TRUNCATED)] * 8))  # not decoded
             inside = {"type": "image_url", "image_url": {"url": f"{server.url}/v1/files/x"}}
             with pytest.raises(openai.BadRequestError, match="its host is not a public one"):
-                create(model="small", messages=asked("?", inside))  # type: ignore[arg-type]
-            stream = create(model="small", messages=asked("?"), max_tokens=1000, stream=True)  # type: ignore[arg-type]
+                create(model="small", messages=asked("?", inside))
+            stream = create(model="small", messages=asked("?"), max_tokens=1000, stream=True)
             with pytest.raises(openai.RateLimitError):
-                create(model="small", messages=asked("red?"))  # type: ignore[arg-type]
+                create(model="small", messages=asked("red?"))
             stream.close()
             file = client.files.create(file=("a.png", DOT), purpose="user_data")
             until(lambda: _gone(client, file.id))
-        assert server.stop(signal.SIGINT)[0] == 0
+        assert server.stop(signal.SIGINT) == 0
+        assert server.log() == ""
 
 
 def _gone(client: OpenAI, file: str) -> bool:
