@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
+from lightning_mono import build
+from lightning_mono.backbones import load_backbone
 from lightning_mono.drift.measures import Experts, Moved, Weights, by_group, from_text
 from lightning_mono.errors import CheckpointError
+from lightning_mono.model import MonoModel
 from lightning_mono.params import GROUPS, expand, grouped
 from lightning_mono.recipe import Recipe
-from lightning_mono.retention.readers import targets, untouched
+from lightning_mono.retention.readers import backbone_of, targets
 from lightning_mono.runs import run_of
 
 
@@ -23,8 +24,7 @@ class StageDrift:
     Attributes:
         name: of the stage; ``whole run`` where only the exported model is left.
         train: parameter groups that it trained.
-        moved: group -> how far, from the stage's beginning to its end. What a run draws at random
-            (its patchifier) is missing in the first.
+        moved: group -> how far, from the stage's beginning to its end.
         experts: how far visual experts are at the stage's end from the text weights that they were
             copied from.
     """
@@ -35,18 +35,18 @@ class StageDrift:
     experts: Experts
 
 
-def course(run: str | Path) -> Iterator[StageDrift]:
-    """Reads the checkpoints of a run's stages, one after the other.
+def beginning(run: str | Path) -> MonoModel:
+    """The model that a run began with, before its first step, in fp32 on the CPU.
 
-    Three models are held at a time: the one that the run began with, and a stage's beginning and
-    end. Weights are compared in fp32; a run in bf16-true rounds its text weights before the first
-    step, which counts as a move.
+    It is made again: the text LLM that the run names, visual experts that are copies of its
+    weights, and the patchifier that the run's seed draws.
 
     Args:
         run: the run's folder.
 
     Raises:
-        CheckpointError: no stage has ended yet, or what the run began with is not there.
+        CheckpointError: the run made its language model from nothing, or began with the weights of
+            another run; or what it began with is not there.
         RecipeError: it is no run.
     """
     folder, recipe = run_of(run)
@@ -55,36 +55,50 @@ def course(run: str | Path) -> Iterator[StageDrift]:
             f"{folder.path} began with the weights of {recipe.model.init_from}, not with copies of "
             "its text weights; look at that run"
         )
-    if recipe.model.backbone is None and recipe.model.pretrained is None:
+    if recipe.model.pretrained is not None:
+        return build.pretrained_model(recipe).model.float()
+    if recipe.model.backbone is None:
         raise CheckpointError(
             f"{folder.path} made its language model from nothing; its experts were copied from "
             "random weights, which it did not keep"
         )
-    loading = targets(str(folder.path))
-    origin = untouched(str(folder.path)).model.state_dict()
-    before: Weights | None = None
-    for load in loading:
+    backbone = load_backbone(backbone_of(folder, recipe))
+    return build.build_model(recipe, backbone).model.float().eval()
+
+
+def course(run: str | Path) -> Iterator[StageDrift]:
+    """Reads the checkpoints of a run's stages, one after the other.
+
+    Three models are held at a time: the one that the run began with, and a stage's beginning and
+    end. Weights are compared in fp32; a run in bf16-true rounds its weights before the first step,
+    which counts as a move.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        CheckpointError: no stage has ended yet, or as :func:`beginning`.
+        RecipeError: it is no run.
+    """
+    folder, recipe = run_of(run)
+    start = before = _weights(beginning(run))
+    for load in targets(str(folder.path)):
         reader = load()
-        if reader.name == "model" and before is not None:
+        exported = reader.name == "model"
+        if exported and before is not start:
             return  # what the last stage ended with
-        now = {name: weight.detach() for name, weight in reader.model.named_parameters()}
+        now = _weights(reader.model)
         yield StageDrift(
-            name="whole run" if reader.name == "model" else reader.name,
+            name="whole run" if exported else reader.name,
             train=_trained(recipe, reader.name, now),
-            moved=by_group(now, _begun(now, origin) if before is None else before),
-            experts=from_text(now, origin),
+            moved=by_group(now, before),
+            experts=from_text(now, start),
         )
         before = now
 
 
-def _begun(now: Weights, origin: Weights) -> dict[str, Tensor]:
-    """What a run begins with: the text LLM, and visual experts that are copies of it."""
-    begun = {}
-    for name in now:
-        source = name if name in origin else name.replace(".visual", ".text")
-        if source in origin:
-            begun[name] = origin[source]
-    return begun
+def _weights(model: MonoModel) -> Weights:
+    return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
 def _trained(recipe: Recipe, stage: str, weights: Weights) -> tuple[str, ...]:

@@ -66,8 +66,7 @@ def moved_figure(stages: Sequence[StageDrift]) -> Figure:
 
     A group in which not one bit changed says so.
     """
-    present = {group for stage in stages for group in (*stage.moved, *stage.train)}
-    groups = [group for group in GROUPS if group in present]
+    groups = [group for group in GROUPS if group in stages[0].moved]
     norm = LogNorm(*SHADES)
     with house_style():
         size = (2.2 + 1.6 * len(stages), 0.9 + 0.42 * len(groups))
@@ -76,9 +75,8 @@ def moved_figure(stages: Sequence[StageDrift]) -> Figure:
         cells = np.full((len(groups), len(stages)), np.nan)
         for column, stage in enumerate(stages):
             for row, group in enumerate(groups):
-                moved = stage.moved.get(group)
-                if moved is not None and moved.distance:
-                    cells[row, column] = np.clip(moved.distance, *SHADES)
+                if distance := stage.moved[group].distance:
+                    cells[row, column] = np.clip(distance, *SHADES)
                 _cell(axes, row, column, stage, group)
         axes.imshow(cells, cmap="Blues", norm=norm, aspect="auto")
         axes.set_xticks(range(len(stages)), [stage.name for stage in stages], color=INK)
@@ -114,16 +112,11 @@ def _lines(axes: Axes, experts: Experts, kinds: Sequence[str], value: str) -> No
 
 
 def _cell(axes: Axes, row: int, column: int, stage: StageDrift, group: str) -> None:
-    moved, trained = stage.moved.get(group), group in stage.train
-    if moved is None:
-        text = "begins here" if trained else ""
-    elif moved.distance == 0:
-        text = "not one bit"
-    else:
-        text = f"{100 * moved.distance:.2g} %"
-    colour = INK if moved is None or moved.distance else MUTED
+    distance = stage.moved[group].distance
+    text = f"{100 * distance:.2g} %" if distance else "not one bit"
+    colour = INK if distance else MUTED
     axes.text(column, row, text, ha="center", va="center", size=9, color=colour)
-    if trained:
+    if group in stage.train:
         corner = (column - 0.47, row - 0.43)
         axes.add_patch(
             Rectangle(corner, 0.94, 0.86, fill=False, edgecolor=MODEL, linewidth=1.8, zorder=3)

@@ -102,14 +102,8 @@ def from_text(weights: Weights, origin: Weights | None = None) -> Experts:
 
 
 def by_group(now: Weights, before: Weights) -> dict[str, Moved]:
-    """How far each parameter group has moved.
-
-    Groups that hold a parameter which was not there before are left out. Of embeddings and heads
-    that have grown, the rows that were there before count.
-    """
-    moved = {}
-    for group, names in grouped(now).items():
-        if all(name in before for name in names):
-            pairs = [(now[name][: len(before[name])], before[name]) for name in names]
-            moved[group] = between(pairs)
-    return moved
+    """How far each parameter group has moved; both are of the same model."""
+    return {
+        group: between([(now[name], before[name]) for name in names])
+        for group, names in grouped(now).items()
+    }

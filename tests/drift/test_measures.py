@@ -73,13 +73,3 @@ def test_experts_are_compared_with_their_origin_where_text_weights_have_trained(
     assert all(its.distance > 0 for its in from_text(model.state_dict()).values())
     with pytest.raises(ValueError, match=r"layers\.0\..*: the origin has no"):
         from_text(model.state_dict(), {})
-
-
-def test_rows_for_new_words_and_groups_that_were_not_there_are_left_out() -> None:
-    backbone = tiny_backbone()
-    text = {name: value.clone() for name, value in MonoModel.graft(backbone).state_dict().items()}
-    grown = MonoModel.graft(backbone, patchifier=PatchifierConfig(16, 4, 6)).state_dict()
-    assert len(grown["embed.weight"]) > len(text["embed.weight"])
-    moved = by_group(grown, text)
-    assert moved["embeddings"].distance == 0
-    assert "patchifier" not in moved

@@ -95,6 +95,16 @@ def test_it_leads_nowhere_that_is_not_there(path: Path) -> None:
     assert not [link for link in links if not (FOLDER / link).exists()]
 
 
+BY_HAND = """
+for layer in (0, config.decoder.layers - 1):
+    for start in (said[0], read[0], read[-1]):
+        draw(layer, 0, start[1])
+controls["layer"].value = 0
+controls["start"].value = read[3][1]
+"""
+"""What a reader does with the controls of attention_maps; six figures, and one in the widget."""
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where no run lies yet; notebooks share what they train, as they do for a reader."""
@@ -115,7 +125,14 @@ def test_it_runs_from_a_clean_kernel_where_nothing_was_trained(
     for cell in notebook.cells:
         cell.get("outputs", []).clear()
     notebook.metadata.pop("widgets", None)
+    if path.stem == "attention_maps":
+        notebook.cells.append(nbformat.v4.new_code_cell(BY_HAND))
     where = {"metadata": {"path": str(elsewhere)}}
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute()
     assert not errors(notebook)
+    if path.stem == "attention_maps":
+        played = notebook.cells.pop()
+        assert len(images(nbformat.v4.new_notebook(cells=[played]))) == 6
+        shown = images(nbformat.v4.new_notebook(metadata=notebook.metadata))
+        assert [(image["alt"] or "")[:26] for image in shown] == ["Where prompt token 3 looks"]
     check_figures(notebook, path.stem)
