@@ -14,6 +14,7 @@ from lightning_mono.model.attend import attend, attend_by_document
 from lightning_mono.model.cache import Cache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.linear import Linear
 from lightning_mono.model.positions import rotate
 from lightning_mono.model.spans import Documents
 from lightning_mono.model.wanted import Wanted
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.head_dim = config.head_dim
-        out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.out_bias)
+        out = Linear(self.heads * self.head_dim, config.hidden_size, bias=config.out_bias)
         self.qkv = Experts(QKV(config), visual=visual)
         self.out = Experts(out, visual=visual)
 

@@ -18,6 +18,7 @@ from lightning_mono.model.cache import Cache
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 from lightning_mono.model.decoder import Block
 from lightning_mono.model.experts import Experts, RMSNorm
+from lightning_mono.model.linear import Linear, linear
 from lightning_mono.model.mask import batch_mask
 from lightning_mono.model.patchifier import build_patchifier
 from lightning_mono.model.placeholder import placeholder_id
@@ -72,7 +73,7 @@ class MonoModel(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(decoder.layers))
         self.norm = RMSNorm(decoder.hidden_size, decoder.rms_eps)
         self.head = (
-            None if decoder.tied else nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+            None if decoder.tied else Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
         )
 
     # -- building ---------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class MonoModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden) -> (..., vocabulary). Ask only for the rows that are needed."""
         if self.head is None:
-            return F.linear(hidden, self.embed.weight)
+            return linear(hidden, self.embed.weight)
         return self.head(hidden)
 
     def head_parameters(self) -> list[nn.Parameter]:
