@@ -16,7 +16,7 @@ from lightning_mono.backbones.huggingface import folder_chat
 from lightning_mono.backbones.tokenizer import image_tokens, read_tokenizer
 from lightning_mono.backbones.tokenizer_files import TokenizerFiles
 from lightning_mono.checkpoints.atomic import explained
-from lightning_mono.checkpoints.folder import save_model
+from lightning_mono.checkpoints.folder import load_model, save_model
 from lightning_mono.checkpoints.locate import model_folder
 from lightning_mono.conversation import Conversation
 from lightning_mono.data.images import ImageProcessor
@@ -24,6 +24,7 @@ from lightning_mono.data.render import Prompt, Renderer
 from lightning_mono.data.templates import CHAT_TEMPLATES
 from lightning_mono.errors import CheckpointError
 from lightning_mono.model import MonoModel
+from lightning_mono.model.few_bits import placing, round_to_answer
 
 Picture = bytes | Image.Image
 
@@ -58,6 +59,7 @@ class Assistant:
         device: str | None = None,
         dtype: torch.dtype | None = None,
         system: str | None = None,
+        quantize: str | None = None,
     ) -> Assistant:
         """Loads a model with its tokenizer.
 
@@ -67,9 +69,11 @@ class Assistant:
             device: by default an accelerator where there is one.
             dtype: of the weights; by default that of the files.
             system: the system message, where it is not to be the chat template's own.
+            quantize: ``nf4`` or ``int8``, to keep the layers' matrices in few bits, text and visual
+                ones; the model then answers and cannot be saved.
 
         Raises:
-            CheckpointError: the folder holds no model, or a broken one.
+            CheckpointError: the folder holds no model, or a broken one; or it cannot be rounded.
             AssetError: it cannot be fetched.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,9 +81,15 @@ class Assistant:
             backbone = load_backbone(str(path), dtype or torch.float32)
             renderer = Renderer(backbone.tokenizer, CHAT_TEMPLATES[backbone.chat], system=system)
             files = TokenizerFiles.of_backbone(backbone)
-            return cls(MonoModel.graft(backbone).to(device), renderer, backbone.chat, files)
+            model = MonoModel.graft(backbone)
+            if quantize is not None:
+                round_to_answer(model, quantize, device)
+            return cls(model.to(device), renderer, backbone.chat, files)
         folder = model_folder(path)
-        model = MonoModel.from_pretrained(folder, dtype=dtype).to(device)
+        if quantize is None:
+            model = MonoModel.from_pretrained(folder, dtype=dtype).to(device)
+        else:
+            model = load_model(folder, dtype=dtype, place=placing(quantize, device)).to(device)
         tokenizer = read_tokenizer(folder)
         chat = chat_template(folder, model.config.decoder.family)
         images = _images(model, folder)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from lightning_mono.backbones.shards import SHARD_BYTES, Weights, write_weights
 from lightning_mono.checkpoints import tensors as layout
@@ -73,6 +74,7 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     image_size: int | None = None,
+    place: Callable[[nn.Module, str, Tensor], None] = assign,
 ) -> MonoModel:
     """Reads a model folder, tensor by tensor: memory stays at the model plus one tensor.
 
@@ -80,6 +82,7 @@ def load_model(
         dtype: of the weights; by default that of the files, float16 as float32.
         image_size: side of a tile in pixels, where it is to differ from the checkpoint's; the
             position table is resized bicubically.
+        place: puts a weight into the model; another one may round it on the way.
 
     Raises:
         CheckpointError: a file is missing, broken, or of a model that is not supported.
@@ -105,6 +108,6 @@ def load_model(
             continue
         value = weights.read(entry.name, entry.shape).to(dtype)
         for name, part in entry.split(value).items():
-            assign(model, name, part)
+            place(model, name, part)
     model.entries = entries
     return model

@@ -19,6 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lightning_mono.inference import Assistant
 
     images = [read_image(path) for path in arguments.image]
-    assistant = Assistant.from_pretrained(arguments.checkpoint, system=arguments.system)
+    assistant = Assistant.from_pretrained(
+        arguments.checkpoint, system=arguments.system, quantize=arguments.quantize
+    )
     chat(assistant, images, read_image, **decoding(arguments))
     return 0

@@ -19,11 +19,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_quantize(parser: argparse.ArgumentParser) -> None:
+    """Few bits for a model that answers: `Assistant.from_pretrained(quantize=...)`."""
+    parser.add_argument(
+        "--quantize", choices=("nf4", "int8"), help="keep the layers' matrices in 4 or 8 bits"
+    )
+
+
 def add_decoding(parser: argparse.ArgumentParser) -> None:
     """A model, pictures, and how words are drawn."""
     parser.add_argument("checkpoint", help="a run folder, a model folder, or a hub id")
     parser.add_argument("--image", action="append", default=[], help="may be given again")
     parser.add_argument("--system", help="system message; by default the chat template's")
+    add_quantize(parser)
     parser.add_argument("--max-new-tokens", type=whole(1), default=128)
     parser.add_argument("--temperature", type=temperature, default=0.0, help="0: likeliest")
     parser.add_argument("--top-p", type=share, default=1.0)

@@ -21,7 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     from lightning_mono.inference import Assistant
 
     images = [read_image(path) for path in arguments.image]
-    assistant = Assistant.from_pretrained(arguments.checkpoint, system=arguments.system)
+    assistant = Assistant.from_pretrained(
+        arguments.checkpoint, system=arguments.system, quantize=arguments.quantize
+    )
     pieces = assistant.stream(arguments.prompt, images, **decoding(arguments))
     if arguments.json:
         answer = "".join(pieces)

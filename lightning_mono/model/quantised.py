@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -29,6 +29,9 @@ from lightning_mono.params import GROUPS, QUANTISABLE, grouped
 
 BLOCK = 64
 """Weights that share an NF4 scale."""
+
+SLAB = 2**20
+"""Weights that are rounded at a time: memory as large as a matrix is new memory, page by page."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class QuantisedLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, scheme: str) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        codes, scales = SCHEMES[scheme].encode(linear.weight.detach().float())
+        codes, scales = encoded(linear.weight.detach(), scheme)
         self.scheme = scheme
         self.weight = nn.Parameter(codes, requires_grad=False)
         self.scales = nn.Parameter(scales.view(torch.int32), requires_grad=False)
@@ -79,7 +82,7 @@ class QuantisedLinear(nn.Linear):
         """
         if weight.shape != (self.out_features, self.in_features):
             return False
-        scales = SCHEMES[self.scheme].encode(weight.float())[1]
+        scales = encoded(weight, self.scheme)[1]
         return torch.equal(scales.view(torch.int32), self.scales)
 
     def extra_repr(self) -> str:
@@ -99,16 +102,39 @@ class _Product(torch.autograd.Function):
         return grads[0] @ ctx.linear.expanded(grads[0].dtype), None
 
 
-def quantise(model: nn.Module, scheme: str) -> None:
+def encoded(weight: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
+    """Codes and fp32 scales of a matrix (out, in)."""
+    encode = SCHEMES[scheme].encode
+    parts = [encode(rows.float()) for rows in weight.split(slab_height(weight.shape[1]))]
+    codes, scales = zip(*parts, strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def slab_height(columns: int) -> int:
+    """Rows of a slab: whole blocks of weights, whatever the row's length."""
+    return max(BLOCK, SLAB // columns // BLOCK * BLOCK)
+
+
+def quantise(
+    model: nn.Module,
+    scheme: str,
+    *,
+    groups: Sequence[str] = QUANTISABLE,
+    layer: Callable[[nn.Linear, str], QuantisedLinear] = QuantisedLinear,
+) -> None:
     """Rounds the text matrices of all layers, in place; make experts before, they are copies.
 
     Embeddings, head, norms, patchifier and visual experts stay as they are.
 
     Args:
         scheme: ``nf4`` or ``int8``.
+        groups: whose matrices, where it is to be others.
+        layer: makes what stands in a linear layer's place.
     """
-    for name, linear in list(_text_linears(model)):
-        _put(model, name, QuantisedLinear(linear, scheme))
+    for name in [name for name, _ in model.named_modules()]:
+        linear = matrix_at(model, name, groups)
+        if linear is not None:
+            put(model, name, layer(linear, scheme))
 
 
 def restore(model: nn.Module, full: Mapping[str, Tensor]) -> None:
@@ -132,7 +158,7 @@ def restore(model: nn.Module, full: Mapping[str, Tensor]) -> None:
         sizes = rounded.in_features, rounded.out_features
         linear = nn.Linear(*sizes, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(value, requires_grad=False), rounded.bias
-        _put(model, name, linear)
+        put(model, name, linear)
 
 
 def quantised_linears(model: nn.Module) -> Iterator[tuple[str, QuantisedLinear]]:
@@ -156,15 +182,16 @@ def bytes_by_group(model: nn.Module) -> dict[str, int]:
     return {group: sum(map(sizes.__getitem__, names)) for group, names in grouped(sizes).items()}
 
 
-def _text_linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    patterns = [GROUPS[group] for group in QUANTISABLE]
-    for name, module in model.named_modules():
-        text = any(re.fullmatch(pattern, f"{name}.weight") for pattern in patterns)
-        if text and type(module) is nn.Linear:
-            yield name, module
+def matrix_at(model: nn.Module, name: str, groups: Sequence[str]) -> nn.Linear | None:
+    """The plain linear layer of this name, if there is one and its weight is of these groups."""
+    if not any(re.fullmatch(GROUPS[group], f"{name}.weight") for group in groups):
+        return None
+    module = model.get_submodule(name)
+    return module if type(module) is nn.Linear else None
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Makes a module the one of this name."""
     owner, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(owner), leaf, module)
 
