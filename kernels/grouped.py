@@ -67,8 +67,13 @@ def _body(dtype: torch.dtype, text: nn.Module, visual: nn.Module | None) -> Body
     """The grouped form of a block, where it has one and grouped_mm takes its weights."""
     # Here and not above: the model is built of kernels, and so imports this package first.
     from lightning_mono.model.experts import QKV, RMSNorm, SwiGLU
+    from lightning_mono.model.linear import PLAIN
 
-    bodies: dict[type[nn.Module], Body] = {SwiGLU: _swiglu, QKV: _qkv, nn.Linear: _linear}
+    bodies: dict[type[nn.Module], Body] = {
+        SwiGLU: _swiglu,
+        QKV: _qkv,
+        **dict.fromkeys(PLAIN, _linear),
+    }
     if type(text) not in bodies or type(visual) is not type(text):
         return None
     leaves = [m for m in (*text.modules(), *visual.modules()) if not [*m.children()]]
@@ -78,7 +83,9 @@ def _body(dtype: torch.dtype, text: nn.Module, visual: nn.Module | None) -> Body
 
 def _fits(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether it is a plain product, not a quantised one, in rows of whole 16 bytes."""
-    if type(module) is not nn.Linear:
+    from lightning_mono.model.linear import PLAIN
+
+    if type(module) not in PLAIN:
         return False
     return not any(n * dtype.itemsize % 16 for n in (module.in_features, module.out_features))
 

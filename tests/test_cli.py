@@ -35,6 +35,7 @@ VERBS = (
     "plan",
     "bench",
     "prepare",
+    "serve",
 )
 
 Captured = pytest.CaptureFixture[str]

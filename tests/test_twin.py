@@ -47,7 +47,7 @@ def test_it_learns_to_tell_two_pictures_apart() -> None:
     losses = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss = next_token_loss(model, batch, model.hidden(batch))
+        loss = next_token_loss(model, batch, model.hidden(batch, wanted=batch.wanted))
         loss.backward()
         assert model.patchifier is not None
         for name, parameter in model.patchifier.named_parameters():

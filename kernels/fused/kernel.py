@@ -21,6 +21,7 @@ from lightning_mono.kernels.gathered import gathered
 from torch import Tensor, nn
 
 from lightning_mono.model.experts import QKV, RMSNorm, SwiGLU
+from lightning_mono.model.linear import Linear
 from lightning_mono.model.quantised import QuantisedLinear
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SERVED: dict[type[nn.Module], tuple[Op, WhyNot]] = {
     SwiGLU: (ffn, ffn_why_not),
     QKV: (qkv, linear_why_not),
     nn.Linear: (linear, linear_why_not),
+    Linear: (linear, linear_why_not),
     QuantisedLinear: (linear, linear_why_not),
 }
 """A block's text module -> what computes the block, and what says why it cannot."""

@@ -9,6 +9,7 @@ import torch
 from lightning_mono.kernels.fused.launch import capability, interpreted
 from torch import nn
 
+from lightning_mono.model.linear import PLAIN
 from lightning_mono.model.quantised import BLOCK, QuantisedLinear
 
 DTYPES = (torch.bfloat16, torch.float32)
@@ -86,7 +87,7 @@ def _why_not_sides(text: Side, visual: Side) -> str | None:
 
 
 def _why_not_form(form: Form) -> str | None:
-    if form.kind not in (nn.Linear, QuantisedLinear):
+    if form.kind not in (*PLAIN, QuantisedLinear):
         package = form.kind.__module__.split(".")[0]
         return f"fused kernels read nn.Linear; {form.name} is {package}'s {form.kind.__name__}"
     if any(size % 16 for size in form.sizes):

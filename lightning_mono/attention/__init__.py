@@ -4,6 +4,7 @@ from lightning_mono.attention.capture import Capture, both
 from lightning_mono.attention.look import Look, Seen, look
 from lightning_mono.attention.measures import MEASURES, Ground, Measures
 from lightning_mono.attention.places import Heat, Mosaic, Segment
+from lightning_mono.attention.pointing import off_ground, pointing
 from lightning_mono.attention.rollout import Rollout
 
 __all__ = [
@@ -19,4 +20,6 @@ __all__ = [
     "Segment",
     "both",
     "look",
+    "off_ground",
+    "pointing",
 ]

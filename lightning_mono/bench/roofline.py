@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -20,15 +22,19 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine reaches: the best of several large products and of several copies.
+    """What the machine reaches: the best of several large products, copies and sums.
 
     Attributes:
         flops: of a square matrix product, a second.
         bytes: read and written by a copy, a second.
+        reads: bytes read by a sum over all of a tensor, a second.
+        vector: bytes read by a product of a matrix with a vector, a second.
     """
 
     flops: float
     bytes: float
+    reads: float
+    vector: float
 
     def floor(self, work: Work) -> float:
         """Seconds that ``work`` takes at the very least (Williams et al., 2009)."""
@@ -70,8 +76,8 @@ def _weights(case: Case) -> int:
 class Gauge:
     """Measures a machine again and again during a run, and keeps the best.
 
-    The product is of 2,048 (on a GPU 8,192) rows, columns and terms; the copy is of 128 MiB (on a
-    GPU 1 GiB), which no cache holds.
+    The product is of 2,048 (on a GPU 8,192) rows, columns and terms; copied, summed and multiplied
+    with a vector are 128 MiB (on a GPU 1 GiB), which no cache holds.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -83,23 +89,29 @@ class Gauge:
             3, self.side, self.side, device=device
         ).to(dtype)
         self.source, self.target = torch.zeros(2, count, dtype=dtype, device=device)
-        self._products: list[float] = []
-        self._copies: list[float] = []
+        self._seconds: list[list[float]] = []
 
     def measure(self) -> None:
-        """Three products and copies, after one of each that only warms up."""
+        """Three of each, after one that only warms up."""
+        matrix = self.source.view(-1, self.side)
+        vector = matrix[0].clone()
+        works: tuple[Callable[[], object], ...] = (
+            lambda: torch.mm(self.left, self.right, out=self.product),
+            lambda: self.target.copy_(self.source),
+            lambda: self.source.sum(),
+            lambda: matrix @ vector,
+        )
         for number in range(4):
-            start = self.clock.mark()
-            torch.mm(self.left, self.right, out=self.product)
-            middle = self.clock.mark()
-            self.target.copy_(self.source)
-            end = self.clock.mark()
+            marks = [self.clock.mark()]
+            for work in works:
+                work()
+                marks.append(self.clock.mark())
             if number:
-                self._products.append(self.clock.seconds(start, middle))
-                self._copies.append(self.clock.seconds(middle, end))
+                self._seconds.append([self.clock.seconds(*pair) for pair in pairwise(marks)])
 
     @property
     def machine(self) -> Machine:
         """The best so far."""
-        moved = 2 * self.source.numel() * self.source.itemsize
-        return Machine(2 * self.side**3 / min(self._products), moved / min(self._copies))
+        product, copy, total, vector = (min(column) for column in zip(*self._seconds, strict=True))
+        size = self.source.numel() * self.source.itemsize
+        return Machine(2 * self.side**3 / product, 2 * size / copy, size / total, size / vector)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from lightning_mono.bench.kernels import Measured, Report, Result
 
 HEADER = (
@@ -26,19 +28,27 @@ reached of the best that the machine's matrix product and copy allow. Text weigh
 def table(report: Report) -> str:
     """The device, a line for each kernel in each case, and what the columns mean."""
     rows = [_row(measured, result) for measured in report.cases for result in measured.results]
-    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    lines = [heading(report), ""]
-    for cells in (HEADER, rule, *rows):
-        padded = (
-            cell.ljust(width) if at in (0, 4) else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        lines.append(f"| {' | '.join(padded)} |")
+    lines = [heading(report), "", *grid(HEADER, rows, left=(0, 4))]
     copies = [measured.copies for measured in report.cases if measured.copies is not None]
     spent = [f"gathered spends {min(copies):.2%} to {max(copies):.2%} on copies."] if copies else []
     skipped = [f"not run: {name}: {reason}" for name, reason in report.skipped.items()]
     return "\n".join([*lines, "", LEGEND, *spent, *skipped])
+
+
+def grid(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Collection[int]
+) -> list[str]:
+    """Lines of a Markdown table; columns ``left`` stand to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    lines = []
+    for cells in (header, rule, *rows):
+        padded = (
+            cell.ljust(width) if at in left else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        lines.append(f"| {' | '.join(padded)} |")
+    return lines
 
 
 def heading(report: Report) -> str:

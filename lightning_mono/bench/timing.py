@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -45,6 +46,10 @@ def clock_of(device: torch.device) -> Clock:
     return _CudaClock() if device.type == "cuda" else _HostClock()
 
 
+def _nothing(_: Any = None) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Contestant:
     """Something to time.
@@ -53,11 +58,18 @@ class Contestant:
         reset: run before each turn, untimed.
         forward: the first part; what it returns is handed to ``backward``.
         backward: the second part.
+        after: is handed the same behind each turn, untimed.
     """
 
     reset: Callable[[], None]
     forward: Callable[[], Any]
     backward: Callable[[Any], None]
+    after: Callable[[Any], None] = _nothing
+
+
+def once(run: Callable[[], Any]) -> Contestant:
+    """A contestant of one part."""
+    return Contestant(reset=_nothing, forward=run, backward=_nothing)
 
 
 class Sample(NamedTuple):
@@ -68,23 +80,38 @@ class Sample(NamedTuple):
 
 
 def interleaved(
-    contestants: Mapping[str, Contestant], rounds: int, clock: Clock
+    contestants: Mapping[str, Contestant],
+    rounds: int,
+    clock: Clock,
+    *,
+    warm: bool = False,
+    seconds: float = math.inf,
 ) -> dict[str, list[Sample]]:
     """Times every contestant once a round, in an order drawn anew for each round.
 
     So nobody always finds in the caches what the same other has left there. A first round is not
     counted: in it memory is mapped and kernels are compiled.
 
+    Args:
+        rounds: counted ones, at most.
+        warm: they have run already: the first round counts.
+        seconds: no round begins that would end later, but for the first that counts.
+
     Returns:
         Name -> its samples, one a round.
     """
     names = list(contestants)
     samples: dict[str, list[Sample]] = {name: [] for name in names}
-    for number in range(rounds + 1):
+    end = time.monotonic() + seconds
+    for number in range(int(warm), rounds + 1):
+        start = time.monotonic()
         for name in random.Random(number).sample(names, len(names)):
             sample = _turn(contestants[name], clock)
             if number:
                 samples[name].append(sample)
+        now = time.monotonic()
+        if number and now + (now - start) > end:
+            break
     return samples
 
 
@@ -95,4 +122,6 @@ def _turn(contestant: Contestant, clock: Clock) -> Sample:
     middle = clock.mark()
     contestant.backward(result)
     end = clock.mark()
-    return Sample(clock.seconds(start, middle), clock.seconds(start, end))
+    sample = Sample(clock.seconds(start, middle), clock.seconds(start, end))
+    contestant.after(result)
+    return sample

@@ -36,12 +36,14 @@ def load_tower(patchifier: VitPatchifier, folder: Path) -> None:
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     shapes["patchifier.vit.positions"] = (side, side, patchifier.config.width)
     inside = any(name.startswith(PREFIX) for name in weights.files)
-    for entry in patchifier_entries("vit", shapes):
-        if not entry.name.startswith(PREFIX):
-            continue
-        name = entry.name if inside else entry.name.removeprefix(PREFIX)
-        if name not in weights.files:
-            raise CheckpointError(f"{folder}: no tensor {name}")
+    stored = {
+        entry.name if inside else entry.name.removeprefix(PREFIX): entry
+        for entry in patchifier_entries("vit", shapes)
+        if entry.name.startswith(PREFIX)
+    }
+    others = {name for name in weights.files if inside and not name.startswith(PREFIX)}
+    weights.check_names(set(stored), others)
+    for name, entry in stored.items():
         for ours, part in entry.split(weights.read(name, entry.shape)).items():
             own = state[ours]
             if ours == "patchifier.vit.positions":
@@ -59,8 +61,10 @@ def _checked(patchifier: VitPatchifier, entries: dict[str, Any]) -> int:
         raise CheckpointError(f"model_type {vision.get('model_type')!r} is no {TOWER!r}")
     ours, theirs = patchifier.config, read_vit(vision)
     assert ours.vit is not None
-    # What factors start from does not matter to those that have learnt.
+    # What factors start from does not matter to those that have learnt, nor a ratio's last digit.
     theirs = replace(theirs, layer_scale=ours.vit.layer_scale)
+    if theirs.mlp_size(ours.width) == ours.vit.mlp_size(ours.width):
+        theirs = replace(theirs, mlp_ratio=ours.vit.mlp_ratio)
     wanted = (ours.patch_size, ours.width, ours.vit)
     found = (vision["patch_size"], vision["hidden_size"], theirs)
     if wanted != found:

@@ -53,7 +53,7 @@ _SAME = (
     "num_channels",
 )
 # What would change the numbers, and what it has to be.
-_ONLY = {
+_ONLY: dict[str, dict[str, Any]] = {
     "vision_config": {
         "use_mean_pooling": True,  # without it there is a norm behind the last layer
         "use_absolute_position_embeddings": True,

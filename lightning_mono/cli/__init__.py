@@ -23,6 +23,7 @@ from lightning_mono.cli import (
     plan,
     prepare,
     retention,
+    serve,
     show,
     validate,
 )
@@ -35,6 +36,7 @@ VERBS = (
     ablate,
     generate,
     chat,
+    serve,
     maps,
     convert,
     prepare,

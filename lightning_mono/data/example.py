@@ -45,11 +45,14 @@ class Prompt:
         pixel_values: (tiles, 3, size, size) float32.
         question_at: the column at which the last question begins: in the first turn behind the
             pictures that stand in front of it, later with them; 0 in a follow-up.
+        questions_at: the same for the questions of all turns; what stands before one of them is
+            the same whatever follows. None in a follow-up.
     """
 
     input_ids: np.ndarray
     pixel_values: np.ndarray
     question_at: int = 0
+    questions_at: tuple[int, ...] = ()
 
 
 @dataclass

@@ -195,7 +195,7 @@ class Renderer:
         script = Script(self._words)
         ids: list[int] = []
         tiles = []
-        question_at = 0
+        questions_at = []
         for number, turn in enumerate(turns, 1):
             front, asked, cut = self._turn(turn, f"turn {number}")
             tiles.append(cut)
@@ -204,13 +204,14 @@ class Renderer:
                 ids += script.cut()
             else:
                 script.write([*self._turns.between, *front])
-            question_at = len(ids)
+            questions_at.append(len(ids))
             script.write(asked)
             ids += script.cut()
             if turn.answer is not None:
                 script.write(self._turns.answered(turn.answer))
                 ids += script.cut()
-        return Prompt(np.array(ids, np.int64), self.pixels(tiles), question_at)
+        pixels = self.pixels(tiles)
+        return Prompt(np.array(ids, np.int64), pixels, questions_at[-1], tuple(questions_at))
 
     def _turn(self, turn: Turn, name: str) -> tuple[list[Part], list[Part], np.ndarray]:
         """What stands in front of a turn's question, the question, and the tiles of both."""

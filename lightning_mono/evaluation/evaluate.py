@@ -176,32 +176,15 @@ def _write(run: RunFolder, metrics: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
 
-@torch.inference_mode()
 def _attention(
     assistant: Assistant, samples: list[Sample], predictions: list[Prediction]
 ) -> AttentionPicture | None:
     """Where the model looks as it gives its first right answer that is not yes or no."""
     by_id = {sample.id: sample for sample in samples}
-    right = [p for p in predictions if p.correct and by_id[p.image].images]
+    right = [p for p in predictions if p.correct and len(by_id[p.image].images) == 1]
     telling = [p for p in right if p.prediction not in ("yes", "no")] or right
-    patchifier = assistant.model.config.patchifier
-    if not telling or patchifier is None:
+    if not telling or assistant.renderer.images is None:
         return None
     chosen = telling[0]
     image = by_id[chosen.image].images[0]
-    prompt = assistant.renderer.prompt(chosen.question, [image])
-    if prompt.pixel_values.shape[0] != 1:
-        return None
-    ids = torch.from_numpy(prompt.input_ids)[None].to(assistant.model.device)
-    pixels = torch.from_numpy(prompt.pixel_values).to(assistant.model.device)
-    out = assistant.model(ids, pixels, output_attentions=True)
-    assert out.attentions is not None
-    visual = assistant.model.batch(ids, pixels).layout.mask[0]
-    return AttentionPicture.from_attentions(
-        [layer[0].float().cpu().numpy() for layer in out.attentions],
-        visual.cpu().numpy(),
-        (patchifier.grid, patchifier.grid),
-        image=image,
-        question=chosen.question,
-        answer=chosen.prediction,
-    )
+    return AttentionPicture.of(assistant, image, chosen.question, chosen.prediction)

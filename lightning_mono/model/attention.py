@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from lightning_mono.backbones.config import DecoderConfig
 from lightning_mono.model.attend import attend, attend_by_document
-from lightning_mono.model.cache import KVCache
+from lightning_mono.model.cache import Cache
 from lightning_mono.model.experts import QKV, Experts
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.linear import Linear
 from lightning_mono.model.positions import rotate
 from lightning_mono.model.spans import Documents
 from lightning_mono.model.wanted import Wanted
@@ -52,7 +53,7 @@ class Context:
     sin: Tensor
     mask: Tensor | None
     documents: Documents | None = None
-    cache: KVCache | None = None
+    cache: Cache | None = None
     watch: Watch | None = None
 
 
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.head_dim = config.head_dim
-        out = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=config.out_bias)
+        out = Linear(self.heads * self.head_dim, config.hidden_size, bias=config.out_bias)
         self.qkv = Experts(QKV(config), visual=visual)
         self.out = Experts(out, visual=visual)
 
@@ -81,10 +82,12 @@ class Attention(nn.Module):
         q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
         q = rotate(q, context.cos, context.sin)
         k, v = self._kept(k, v, context)
-        if context.documents is None:
-            y = attend(q, k, v, context.mask)
-        else:
+        if context.documents is not None:
             y = attend_by_document(q, k, v, context.documents)
+        elif context.cache is not None:
+            y = context.cache.attend(q, k, v, context.mask)
+        else:
+            y = attend(q, k, v, context.mask)
         if context.watch is not None:
             context.watch(self.layer, q, k, context.mask)
         y = y.transpose(1, 2).flatten(2)
@@ -95,7 +98,8 @@ class Attention(nn.Module):
     def _end(self, x: Tensor, context: Context, wanted: Wanted) -> Tensor:
         """Keys and values of all normed tokens, and the rest for the end of each row at most."""
         kv = self._heads(self.qkv.part("keys_values", x, context.layout))
-        k, v = self._kept(*kv.chunk(2, dim=1), context)
+        k, v = kv.chunk(2, dim=1)
+        k, v = self._kept(k, v, context)
         if context.watch is not None:
             q = self._heads(self.qkv.part("queries", x, context.layout))
             q = rotate(q, context.cos, context.sin)

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mono.backbones.config import DecoderConfig
+from lightning_mono.model.attend import attend
+
+
+class Cache(Protocol):
+    """What a forward pass asks of a cache.
+
+    Attributes:
+        length: tokens in view besides those of the pass; rotary scaling may depend on it.
+    """
+
+    length: int
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one layer's (batch, kv heads, new, head_dim); returns all that is attended to."""
+        ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """What :func:`lightning_mono.model.attend.attend` gives, for keys and values of `write`."""
+        ...
 
 
 class KVCache:
@@ -33,6 +54,8 @@ class KVCache:
         self.documents = torch.zeros(batch, capacity, device=device, dtype=torch.int32)
         self.words = torch.full((batch, capacity), -1, device=device)
         self.length = 0
+
+    attend = staticmethod(attend)
 
     @property
     def capacity(self) -> int:

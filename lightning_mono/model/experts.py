@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_mono.backbones.config import DecoderConfig
 from lightning_mono.kernels import Kernel, gathered
 from lightning_mono.model.layout import ModalityLayout
+from lightning_mono.model.linear import Linear
 
 
 class Experts(nn.Module):
@@ -89,9 +90,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, hidden_size: int, ffn_size: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(hidden_size, ffn_size, bias=False)
-        self.up = nn.Linear(hidden_size, ffn_size, bias=False)
-        self.down = nn.Linear(ffn_size, hidden_size, bias=False)
+        self.gate = Linear(hidden_size, ffn_size, bias=False)
+        self.up = Linear(hidden_size, ffn_size, bias=False)
+        self.down = Linear(ffn_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(silu_times(self.gate(x), self.up(x)))
@@ -132,9 +133,9 @@ class QKV(nn.Module):
         super().__init__()
         hidden, self.head_dim = config.hidden_size, config.head_dim
         q_size, kv_size = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q = nn.Linear(hidden, q_size, bias=config.qkv_bias)
-        self.k = nn.Linear(hidden, kv_size, bias=config.qkv_bias)
-        self.v = nn.Linear(hidden, kv_size, bias=config.qkv_bias)
+        self.q = Linear(hidden, q_size, bias=config.qkv_bias)
+        self.k = Linear(hidden, kv_size, bias=config.qkv_bias)
+        self.v = Linear(hidden, kv_size, bias=config.qkv_bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_eps) if config.qk_norm else None
 

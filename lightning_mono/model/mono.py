@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from lightning_mono.backbones.shards import SHARD_BYTES
 from lightning_mono.model.attention import Context, Watch, attention_weights
 from lightning_mono.model.batch import Batch
-from lightning_mono.model.cache import KVCache
+from lightning_mono.model.cache import Cache
 from lightning_mono.model.config import ExpertsConfig, MonoConfig, PatchifierConfig
 from lightning_mono.model.decoder import Block
 from lightning_mono.model.experts import Experts, RMSNorm
+from lightning_mono.model.linear import Linear, linear
 from lightning_mono.model.mask import batch_mask
 from lightning_mono.model.patchifier import build_patchifier
 from lightning_mono.model.placeholder import placeholder_id
@@ -72,7 +73,7 @@ class MonoModel(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(decoder.layers))
         self.norm = RMSNorm(decoder.hidden_size, decoder.rms_eps)
         self.head = (
-            None if decoder.tied else nn.Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
+            None if decoder.tied else Linear(decoder.hidden_size, decoder.vocab_size, bias=False)
         )
 
     # -- building ---------------------------------------------------------------------------
@@ -148,6 +149,8 @@ class MonoModel(nn.Module):
             if batch.layout.visual.count:
                 raise ValueError("the model has no patchifier, but the batch has image tokens")
             return x
+        if not (len(batch.pixel_values) or batch.layout.visual.count or torch.is_grad_enabled()):
+            return x  # with gradients it is called on nothing, so that it gets some: zeros
         visual = self.patchifier(batch.pixel_values).flatten(0, 1)
         if visual.shape[0] != batch.layout.visual.count:
             raise ValueError(
@@ -163,7 +166,7 @@ class MonoModel(nn.Module):
         batch: Batch,
         *,
         mask: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         hidden_states: list[Tensor] | None = None,
         watch: Watch | None = None,
         wanted: Wanted | None = None,
@@ -207,12 +210,12 @@ class MonoModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., hidden) -> (..., vocabulary). Ask only for the rows that are needed."""
         if self.head is None:
-            return F.linear(hidden, self.embed.weight)
+            return linear(hidden, self.embed.weight)
         return self.head(hidden)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What :meth:`logits` multiplies with."""
-        return [self.embed.weight] if self.head is None else [*self.head.parameters()]
+        return [*(self.embed if self.head is None else self.head).parameters()]
 
     def forward(
         self,

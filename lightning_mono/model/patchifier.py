@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mono.model.config import PatchifierConfig, PatchifierKind
+from lightning_mono.model.linear import Linear
 from lightning_mono.model.pixels import check_pixels, pixel_shuffle, resized
 from lightning_mono.model.vit import VisionTransformer
 
@@ -32,8 +33,8 @@ class ConvPatchifier(nn.Module):
         self.conv = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size)
         self.positions = nn.Parameter(torch.zeros(table, table, config.width))
         self.norm = nn.LayerNorm(merged)
-        self.up = nn.Linear(merged, hidden_size)
-        self.down = nn.Linear(hidden_size, hidden_size)
+        self.up = Linear(merged, hidden_size)
+        self.down = Linear(hidden_size, hidden_size)
         for name in ("class_embedding", "class_position"):
             self.register_buffer(name, torch.zeros(config.width))
         nn.init.normal_(self.positions, std=0.02)
@@ -60,7 +61,7 @@ class LinearPatchifier(nn.Module):
     def __init__(self, config: PatchifierConfig, hidden_size: int) -> None:
         super().__init__()
         self.config = config
-        self.projection = nn.Linear(3 * (config.patch_size * config.merge) ** 2, hidden_size)
+        self.projection = Linear(3 * (config.patch_size * config.merge) ** 2, hidden_size)
 
     @property
     def last(self) -> nn.Linear:
@@ -124,8 +125,8 @@ class Projector(nn.Module):
     def __init__(self, merged: int, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(merged)
-        self.up = nn.Linear(merged, hidden_size)
-        self.down = nn.Linear(hidden_size, hidden_size)
+        self.up = Linear(merged, hidden_size)
+        self.down = Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(self.norm(x))))

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from lightning_mono.errors import CheckpointError
 from lightning_mono.kernels.contract import compute_dtype
+from lightning_mono.model.linear import PLAIN, Linear
+from lightning_mono.model.linear import linear as multiplied
 from lightning_mono.params import GROUPS, QUANTISABLE, grouped
 
 BLOCK = 64
@@ -95,11 +97,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, linear: QuantisedLinear) -> Tensor:
         ctx.linear = linear
-        return F.linear(x, linear.expanded(x.dtype))
+        return multiplied(x, linear.expanded(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] @ ctx.linear.expanded(grads[0].dtype), None
+        return multiplied(grads[0], ctx.linear.expanded(grads[0].dtype).t()), None
 
 
 def encoded(weight: Tensor, scheme: str) -> tuple[Tensor, Tensor]:
@@ -156,7 +158,7 @@ def restore(model: nn.Module, full: Mapping[str, Tensor]) -> None:
                 f"{rounded.scheme}; put the backbone back that the run began with"
             )
         sizes = rounded.in_features, rounded.out_features
-        linear = nn.Linear(*sizes, bias=False, device="meta")
+        linear = Linear(*sizes, bias=False, device="meta")
         linear.weight, linear.bias = nn.Parameter(value, requires_grad=False), rounded.bias
         put(model, name, linear)
 
@@ -187,7 +189,7 @@ def matrix_at(model: nn.Module, name: str, groups: Sequence[str]) -> nn.Linear |
     if not any(re.fullmatch(GROUPS[group], f"{name}.weight") for group in groups):
         return None
     module = model.get_submodule(name)
-    return module if type(module) is nn.Linear else None
+    return module if type(module) in PLAIN else None
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -48,10 +48,18 @@ class Sampling:
             seen: ids that the penalty counts, (batch, vocabulary) bool; None means none.
             generator: what sampling draws from; None means PyTorch's global one.
         """
-        logits = self._penalized(logits, seen)
-        if self.temperature < COLDEST:
-            return logits.argmax(-1)
-        return torch.multinomial(self._chances(logits), 1, generator=generator)[:, 0]
+        if self.greedy:
+            return self._penalized(logits, seen).argmax(-1)
+        return torch.multinomial(self.chances(logits, seen), 1, generator=generator)[:, 0]
+
+    @property
+    def greedy(self) -> bool:
+        """Nothing is drawn: the most likely id is taken."""
+        return self.temperature < COLDEST
+
+    def chances(self, logits: Tensor, seen: Tensor | None) -> Tensor:
+        """What :meth:`pick` draws from above temperature 0, (batch, vocabulary); sums to 1."""
+        return self._chances(self._penalized(logits, seen))
 
     def _penalized(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         if seen is None:

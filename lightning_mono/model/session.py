@@ -51,7 +51,8 @@ class Session:
     Attributes:
         cache: keys and values of what was read; reserve room in it to spare it from growing.
         watch: is shown what each layer attends with, at every chunk and every new token.
-        piece: columns of a chunk that are computed at a time, where nothing watches.
+        piece: columns of a chunk that are computed at a time, where nothing watches and the chunk
+            is not so long that dynamic rope scaling sets in.
     """
 
     piece = 4096
@@ -215,7 +216,7 @@ class Session:
     def _read_in_pieces(self, batch: Batch, plain: bool) -> Tensor:
         """Hidden states of the last column; a long chunk takes no more memory than a piece."""
         columns = batch.input_ids.shape[1]
-        if columns <= self.piece or self.watch is not None:
+        if columns <= self.piece or self.watch is not None or self._stretches(columns):
             return self._read(batch, None, plain, end=True)
         embeddings = self.model.embeddings(batch)
         for start in range(0, columns, self.piece):
@@ -223,6 +224,12 @@ class Session:
             piece = batch_columns(batch, start, stop)
             hidden = self._read(piece, embeddings[:, start:stop], plain, end=stop == columns)
         return hidden
+
+    def _stretches(self, columns: int) -> bool:
+        """Whether rotary frequencies depend on how long a chunk is in all, as with dynamic NTK."""
+        decoder = self.model.config.decoder
+        dynamic = decoder.rope_scaling is not None and decoder.rope_scaling.kind == "dynamic"
+        return dynamic and self.length + columns > decoder.max_positions
 
     def _read(self, batch: Batch, embeddings: Tensor | None, plain: bool, *, end: bool) -> Tensor:
         """One pass over neighbouring columns, which are in the cache from then on."""
@@ -233,7 +240,7 @@ class Session:
             mask = allowed_pairs(
                 batch.documents, batch.branches, keys, torch.zeros_like(keys), offset=self.length
             )
-        wanted = Wanted.nothing(batch.layout)
+        wanted: Wanted | None = Wanted.nothing(batch.layout)
         if end:
             wanted = Wanted.last_column(batch.layout) if columns > 1 else None
         hidden = self.model.hidden(

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_mono.model.config import PatchifierConfig, VitConfig
 from lightning_mono.model.experts import RMSNorm
+from lightning_mono.model.linear import Linear
 from lightning_mono.model.pixels import resized
 
 
@@ -79,10 +80,10 @@ class VitAttention(nn.Module):
     def __init__(self, width: int, config: VitConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.qkv = Linear(width, 3 * width, bias=config.qkv_bias)
         self.q_norm = RMSNorm(width, config.eps) if config.qk_norm else None
         self.k_norm = RMSNorm(width, config.eps) if config.qk_norm else None
-        self.out = nn.Linear(width, width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(tiles, tokens, width) -> the same shape."""
@@ -100,8 +101,8 @@ class VitMLP(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.down = nn.Linear(inner, width)
+        self.up = Linear(width, inner)
+        self.down = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x)))

@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_mono.model import MonoModel
+from lightning_mono.model.linear import PLAIN
 
 
 def head_weight(model: MonoModel) -> Tensor | None:
     """The head's matrix, (vocabulary, hidden); None where it is more than one, as when rounded."""
     if model.head is None:
         return model.embed.weight
-    plain = type(model.head) is nn.Linear and model.head.bias is None
+    plain = type(model.head) in PLAIN and model.head.bias is None
     return model.head.weight if plain else None
 
 

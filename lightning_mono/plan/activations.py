@@ -92,7 +92,7 @@ def patchifier_bytes(
         return batch.visual * (norm + mlp) + cast
     a_layer = vit_layer_bytes(config, batch, n)
     if checkpointing:
-        a_layer = batch.tiles * _vit_length(section) * section.width * n.weight
+        a_layer = vit_tokens(section, batch) * section.width * n.weight
     tower = flow.tower * (section.vit.layers * a_layer + cast)
     return batch.visual * (norm + mlp) + tower
 
@@ -114,12 +114,12 @@ def vit_layer_bytes(config: MonoConfig, batch: MicroBatch, numeric: Numeric) -> 
     if vit.qk_norm:
         widened = numeric.wide if c < numeric.wide else 0
         row += 2 * width * (widened + numeric.product + c) + 2 * STATISTIC
-    return batch.tiles * _vit_length(section) * row
+    return vit_tokens(section, batch) * row
 
 
-def _vit_length(section: PatchifierConfig) -> int:
-    """Patches of a tile and its class token."""
-    return section.tokens_per_tile * section.merge**2 + 1
+def vit_tokens(section: PatchifierConfig, batch: MicroBatch) -> float:
+    """Patches of all tiles, and a class token for each."""
+    return batch.tiles * (section.tokens_per_tile * section.merge**2 + 1)
 
 
 def loss_bytes(config: MonoConfig, flow: Flow, batch: MicroBatch, numeric: Numeric) -> float:

@@ -92,11 +92,11 @@ def _run(name: str, stage: str, steps: int, overrides: Sequence[str]) -> Measure
                 return Measured(training=torch.cuda.max_memory_allocated(), apart=0)
             state = self.mono.model.state_dict().values()
             weights = sum(t.numel() * t.element_size() for t in state)
-            before = _resident("RssAnon") - weights
+            before = resident("RssAnon") - weights
             Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
             self._train(None)
-            apart = before + _resident("RssFile")
-            return Measured(training=_resident("VmHWM") - apart, apart=apart)
+            apart = before + resident("RssFile")
+            return Measured(training=resident("VmHWM") - apart, apart=apart)
 
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(name, [*overrides, f"out={folder}/run"])
@@ -108,7 +108,7 @@ def _run(name: str, stage: str, steps: int, overrides: Sequence[str]) -> Measure
         return Training(recipe, run, Journal(run.journal, silent=True)).measured()
 
 
-def _resident(key: str) -> int:
+def resident(key: str) -> int:
     """Bytes: VmHWM, the highest resident size; RssAnon and RssFile, its parts as they are now."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

@@ -216,9 +216,13 @@ class Step:
 
     @property
     def _vit_workspace(self) -> float:
-        """Gradients of the activations of a vision transformer's layer: about what it keeps."""
-        expanded = self.setup.numeric.product / self.setup.numeric.weight
-        return self._vit_layer * min(1.0, expanded)
+        """Gradients of one layer's activations: those of its MLP, or of its attention."""
+        section, numeric = self.config.patchifier, self.setup.numeric
+        assert section is not None
+        assert section.vit is not None
+        inner = max(2 * section.vit.mlp_size(section.width), 4 * section.width) * numeric.product
+        row = inner + 2 * section.width * numeric.weight
+        return activations.vit_tokens(section, self.batch) * row
 
     def _workspace(self, layer: int) -> float:
         """Gradients of one layer's activations: those of its FFN, or of its attention."""

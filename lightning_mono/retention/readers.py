@@ -104,7 +104,7 @@ def untouched(spec: str) -> Reader:
             f"{run.path} trained its language model from nothing; name what to compare with: "
             "--against MODEL"
         )
-    return _text_llm(_backbone(run, recipe), recipe.model.backbone)
+    return _text_llm(backbone_of(run, recipe), recipe.model.backbone)
 
 
 def _exported(run: RunFolder) -> Reader:
@@ -116,7 +116,7 @@ def _text_llm(spec: str, name: str) -> Reader:
     return Reader(name, MonoModel.graft(backbone).eval(), backbone.tokenizer)
 
 
-def _backbone(run: RunFolder, recipe: Recipe) -> str:
+def backbone_of(run: RunFolder, recipe: Recipe) -> str:
     """Where a run's backbone is; one that another recipe made lies beside the run."""
     assert recipe.model.backbone is not None
     maker = backbone_recipe(recipe)
@@ -150,7 +150,7 @@ def _begun(run: RunFolder, recipe: Recipe) -> tuple[MonoModel, Tokenizer]:
     if recipe.model.pretrained is not None:
         mono = build.pretrained_model(recipe)
     elif recipe.model.backbone is not None:
-        mono = build.build_model(recipe, load_backbone(_backbone(run, recipe)))
+        mono = build.build_model(recipe, load_backbone(backbone_of(run, recipe)))
     else:
         raise CheckpointError(f"{run.path} is not finished; go on with fit --resume")
     return mono.model, mono.renderer.tokenizer

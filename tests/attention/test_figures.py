@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
@@ -16,6 +18,7 @@ from PIL import Image
 
 from lightning_mono.attention import Look, figures, look
 from lightning_mono.inference import Assistant
+from lightning_mono.style import house_style
 
 from .conftest import QUESTION, noise
 
@@ -64,7 +67,7 @@ def test_no_words_lie_over_each_other(
         draw(text, renderer)
 
     monkeypatch.setattr(Text, "draw", note)
-    with figures.house_style():
+    with house_style():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         width, height = canvas.get_width_height()
@@ -140,3 +143,12 @@ def test_without_a_picture_there_is_nothing_to_lay_attention_over(
     figures.save_figure(figures.map_figure(seen, 0), tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as image:
         assert image.size == (1140, 1050)
+
+
+def test_drawing_needs_neither_metrics_nor_reports() -> None:
+    code = (
+        "import sys, lightning_mono.attention.figures\n"
+        "print([m for m in sys.modules if m.startswith(('torchmetrics', 'lightning_mono.eval'))])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

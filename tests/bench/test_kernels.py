@@ -16,7 +16,6 @@ from lightning_mono import cli
 from lightning_mono.bench.cases import Case, Shape
 from lightning_mono.bench.kernels import bench
 from lightning_mono.bench.plot import AXES, along
-from lightning_mono.bench.roofline import Gauge, Machine
 from lightning_mono.bench.table import HEADER, table
 
 Captured = pytest.CaptureFixture[str]
@@ -26,13 +25,7 @@ TINY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares each test the large product; ``test_roofline`` measures one."""
-    machine = Machine(flops=1e9, bytes=1e9)
-    monkeypatch.setattr(Gauge, "__init__", lambda self, device, dtype: None)
-    monkeypatch.setattr(Gauge, "measure", lambda self: None)
-    monkeypatch.setattr(Gauge, "machine", machine)
+pytestmark = pytest.mark.usefixtures("small_machine")
 
 
 def test_json_and_picture(tmp_path: Path, capsys: Captured) -> None:

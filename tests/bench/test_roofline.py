@@ -46,7 +46,7 @@ def test_the_limit_and_the_best_kernel_compute_what_is_counted(name: str, visual
 
 
 def test_the_floor_is_set_by_what_takes_longer() -> None:
-    machine = Machine(flops=100.0, bytes=10.0)
+    machine = Machine(flops=100.0, bytes=10.0, reads=20.0, vector=15.0)
     assert machine.floor(Work(flops=200, bytes=10)) == 2.0
     assert machine.floor(Work(flops=200, bytes=30)) == 3.0
 
@@ -57,5 +57,5 @@ def test_a_gauge_keeps_the_best() -> None:
     for _ in range(2):
         gauge.measure()
         bests.append(gauge.machine)
-    assert bests[1].flops >= bests[0].flops > 0
-    assert bests[1].bytes >= bests[0].bytes > 0
+    for rate in ("flops", "bytes", "reads", "vector"):
+        assert getattr(bests[1], rate) >= getattr(bests[0], rate) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -59,6 +60,31 @@ def test_the_first_round_does_not_count() -> None:
 
     line = {"a": Contestant(lambda: None, forward, lambda _: None)}
     assert interleaved(line, 2, clock) == {"a": [Sample(1.0, 1.0)] * 2}
+
+
+def test_warm_contestants_have_no_round_that_does_not_count() -> None:
+    clock, log = _Steps(), []
+    line = {"a": _contestant("a", clock, log, (1.0, 2.0))}
+    assert interleaved(line, 2, clock, warm=True) == {"a": [Sample(1.0, 3.0)] * 2}
+    assert len(log) == 2 * 3
+
+
+def test_one_round_counts_however_little_time_there_is() -> None:
+    clock, log = _Steps(), []
+    line = {"a": _contestant("a", clock, log, (1.0, 2.0))}
+    assert interleaved(line, 9, clock, seconds=0.0) == {"a": [Sample(1.0, 3.0)]}
+
+
+def test_what_comes_after_a_turn_is_not_timed() -> None:
+    clock, seen = _Steps(), []
+
+    def after(result: object) -> None:
+        clock.now += 50.0
+        seen.append(result)
+
+    line = {"a": replace(_contestant("a", clock, [], (1.0, 2.0)), after=after)}
+    assert interleaved(line, 2, clock) == {"a": [Sample(1.0, 3.0)] * 2}
+    assert seen == ["a"] * 3
 
 
 def test_the_clock_of_the_host_goes_forward() -> None:

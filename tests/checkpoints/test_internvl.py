@@ -413,3 +413,21 @@ def test_what_is_no_tower_is_refused(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="'intern_vit_patch' is no 'intern_vit_6b'"):
         load_tower(_patchifier(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vision_model.encoder.layers.1.ls2", r"no tensor vision_model\.encoder\.layers\.1\.ls2"),
+        ("vision_model.norm.weight", r"tensor vision_model\.norm\.weight has no place"),
+    ],
+)
+def test_a_tower_that_lacks_a_tensor_or_has_one_too_many_is_refused(
+    name: str, says: str, tmp_path: Path
+) -> None:
+    tensors = write_published(tmp_path, LAYER_NORM)
+    if tensors.pop(name, None) is None:
+        tensors[name] = torch.zeros(WIDTH)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=says):
+        load_tower(_patchifier(), tmp_path)

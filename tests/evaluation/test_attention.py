@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from lightning_mono.errors import DataError
 from lightning_mono.evaluation.report.attention import AttentionPicture, overlay
+from lightning_mono.inference import Assistant
 
 from .made_runs import drawing, looking
 
 
-def test_weights_are_those_of_the_last_row_on_the_visual_tokens() -> None:
-    rng = np.random.default_rng(0)
-    heads, tokens = 3, 12
-    layers = [rng.dirichlet(np.ones(tokens), (heads, tokens)).astype(np.float32) for _ in range(2)]
-    visual = np.zeros(tokens, dtype=bool)
-    visual[2:8] = True
-    picture = AttentionPicture.from_attentions(
-        layers, visual, (2, 3), image=b"", question="?", answer="!"
-    )
-    assert picture.weights.shape == (2, 2, 3)
-    for layer, weights in zip(layers, picture.weights, strict=True):
-        for row in range(2):
-            for column in range(3):
-                expected = layer[:, -1, 2 + 3 * row + column].mean()
-                assert weights[row, column] == pytest.approx(expected)
+@pytest.mark.parametrize(("size", "tiles"), [((16, 16), 1), ((32, 16), 3)])
+def test_weights_are_those_of_the_last_row_where_its_tokens_lie(
+    assistant: Assistant, size: tuple[int, int], tiles: int
+) -> None:
+    """The model's own attentions are the judge; the thumbnail's are spread over both tiles."""
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize(size).convert("RGB").save(file, "png")
+    image = file.getvalue()
+    picture = AttentionPicture.of(assistant, image, "is it red?", "!")
+    prompt = assistant.renderer.prompt("is it red?", [image])
+    assert prompt.pixel_values.shape[0] == tiles
+    ids, pixels = torch.from_numpy(prompt.input_ids)[None], torch.from_numpy(prompt.pixel_values)
+    with torch.inference_mode():
+        attentions = assistant.model(ids, pixels, output_attentions=True).attentions
+    visual = assistant.model.batch(ids, pixels).layout.mask[0]
+    assert attentions is not None
+    for layer, weights in zip(attentions, picture.weights, strict=True):
+        cells = layer[0, :, -1, visual].mean(0).reshape(tiles, 2, 2).numpy()
+        expected = np.concatenate(list(cells[: max(tiles - 1, 1)]), axis=1)
+        if tiles > 1:
+            expected = expected + cells[-1].repeat(2, axis=1) / 2
+        np.testing.assert_allclose(weights, expected, atol=1e-6)
     assert (picture.shares < 1).all()
 
 

@@ -10,14 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_mono.evaluation.benchmark import score
-from lightning_mono.evaluation.report.figures import (
-    ROLES,
-    accuracy_figure,
-    loss_figure,
-    time_figure,
-)
+from lightning_mono.evaluation.report.figures import accuracy_figure, loss_figure, time_figure
 from lightning_mono.evaluation.report.run import Journal, read_journal
 from lightning_mono.evaluation.report.svg import figure_svg
+from lightning_mono.style import ROLES
 
 from .made_runs import STAGES, journal, predictions_of, write_journal
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel
+from lightning_mono.model import ExpertsConfig, MonoConfig, MonoModel, PatchifierConfig, VitConfig
 from lightning_mono.testing import tiny_config, tiny_decoder
 
 GOLDEN = [
@@ -62,3 +62,41 @@ def test_biases_are_named_beside_their_weights() -> None:
     for modality in ("text", "visual"):
         assert {f"layers.0.attention.qkv.{modality}.{p}.bias" for p in "qkv"} <= names
         assert f"layers.0.attention.out.{modality}.bias" in names
+
+
+LAYER = "patchifier.vit.layers.0"
+TWIN = [
+    "patchifier.vit.class_embedding",
+    "patchifier.vit.class_position",
+    "patchifier.vit.positions",
+    "patchifier.vit.conv.weight",
+    "patchifier.vit.conv.bias",
+    f"{LAYER}.attention_scale",
+    f"{LAYER}.mlp_scale",
+    f"{LAYER}.attention_norm.weight",
+    f"{LAYER}.attention_norm.bias",
+    f"{LAYER}.attention.qkv.weight",
+    f"{LAYER}.attention.qkv.bias",
+    f"{LAYER}.attention.q_norm.weight",
+    f"{LAYER}.attention.k_norm.weight",
+    f"{LAYER}.attention.out.weight",
+    f"{LAYER}.attention.out.bias",
+    f"{LAYER}.mlp_norm.weight",
+    f"{LAYER}.mlp_norm.bias",
+    f"{LAYER}.mlp.up.weight",
+    f"{LAYER}.mlp.up.bias",
+    f"{LAYER}.mlp.down.weight",
+    f"{LAYER}.mlp.down.bias",
+    *(
+        f"patchifier.projector.{block}.{leaf}"
+        for block in ("norm", "up", "down")
+        for leaf in ("weight", "bias")
+    ),
+]
+
+
+def test_names_of_the_modular_twins_patchifier() -> None:
+    vit = VitConfig(layers=1, heads=2, qk_norm=True)
+    config = PatchifierConfig(16, 4, 8, kind="vit", vit=vit)
+    model = MonoModel(MonoConfig(tiny_decoder(layers=1), config))
+    assert [name for name in model.state_dict() if name.startswith("patchifier.")] == TWIN

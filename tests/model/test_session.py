@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_mono import kernels
+from lightning_mono.backbones.config import RopeScaling
 from lightning_mono.model import Batch, MonoModel
 from lightning_mono.model.cache import KVCache
 from lightning_mono.model.session import Session
@@ -203,6 +204,18 @@ def test_a_long_chunk_is_computed_piece_by_piece(monkeypatch: pytest.MonkeyPatch
     session.piece = 4
     session.read(torch.tensor([[5, *TILE, 6, 7, 8, 9, 10]]), torch.ones(1, 3, 16, 16))
     assert sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize("piece", [3, 4096])
+def test_pieces_are_stretched_as_the_whole_chunk(piece: int) -> None:
+    config = tiny_config(rope_scaling=RopeScaling("dynamic", 2.0), max_positions=8)
+    model = tiny_model(config, dtype=torch.float64)
+    ids = torch.arange(5, 25)[None]
+    session = model.session()
+    session.piece = piece
+    with torch.no_grad():
+        whole = model(ids).logits[:, -1].float()
+    torch.testing.assert_close(session.read(ids), whole, atol=1e-6, rtol=0)
 
 
 def test_a_failure_in_a_later_piece_leaves_the_session_as_it_was(

@@ -13,6 +13,9 @@ from lightning_mono.recipe import load_recipe
 
 SMALL, DEEP = (Path(__file__).with_name(name) for name in ("small.yaml", "deep.yaml"))
 
+VIT = (
+    "model.patchifier={kind: vit, patch_size: 4, width: 128, merge: 4, vit: {layers: 4, heads: 4}}"
+)
 CASES = {
     "eight-layers-frozen": (SMALL, "visual", []),
     "eight-layers-top": (SMALL, "top", []),
@@ -20,6 +23,8 @@ CASES = {
     "eight-layers-in-parts": (SMALL, "parts", []),
     "eight-layers-recomputed": (SMALL, "language", ["trainer.activation_checkpointing=true"]),
     "averaged": (SMALL, "visual", ["trainer.ema=0.99"]),
+    "twin": (SMALL, "visual", [VIT]),
+    "twin-recomputed": (SMALL, "visual", [VIT, "trainer.activation_checkpointing=true"]),
     "real-llm-frozen": (DEEP, "visual", []),
     "real-llm-trained": (DEEP, "all", []),
 }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from lightning_mono.attention.capture import Capture
 from lightning_mono.attention.paint import blend, enlarged, gray_pixels
+from lightning_mono.attention.places import Mosaic
+from lightning_mono.data.images import decode
 from lightning_mono.errors import DataError
+from lightning_mono.inference import Assistant
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,34 @@ class AttentionPicture:
     layer: int | None = None
 
     @classmethod
-    def from_attentions(
-        cls,
-        attentions: Sequence[NDArray[np.float32]],
-        visual: NDArray[np.bool_],
-        grid: tuple[int, int],
-        *,
-        image: bytes,
-        question: str,
-        answer: str,
-    ) -> AttentionPicture:
-        """Take the weights out of a model's attention for a prompt with one picture.
+    @torch.inference_mode()
+    def of(cls, assistant: Assistant, image: bytes, question: str, answer: str) -> AttentionPicture:
+        """Look at a picture once more, and keep where the position looks that predicts the answer.
 
         Args:
-            attentions: one a layer, (heads, tokens, tokens), each row a distribution. The last row
-                is the position that predicts the answer.
-            visual: (tokens,), true at the visual tokens, which stand in row-major order.
-            grid: rows and columns of visual tokens.
+            assistant: the model that answered.
             image: the encoded picture.
             question: what was asked.
             answer: what the model said.
+
+        Raises:
+            ValueError: the model takes no pictures.
         """
-        weights = np.stack([layer[:, -1, visual].mean(0).reshape(grid) for layer in attentions])
-        return cls(image, question, answer, weights.astype(np.float32))
+        model, renderer = assistant.model, assistant.renderer
+        if renderer.images is None or model.config.patchifier is None:
+            raise ValueError("a model that takes no pictures has no attention on them")
+        prompt = renderer.prompt(question, [image])
+        inputs = assistant.inputs([prompt])
+        batch = model.batch(inputs["input_ids"], inputs["pixel_values"])
+        last = len(prompt.input_ids) - 1
+        capture = Capture(model.config.decoder, rows=[last], mean=True)
+        model.hidden(batch, watch=capture)
+        size = decode(image, "of the attention map").size
+        mosaic = Mosaic.of(size, renderer.images, model.config.patchifier)
+        visual = batch.layout.mask[0].cpu().numpy()
+        rows = [capture.weights(layer)[0, 0, 0].numpy() for layer in capture.layers]
+        weights = np.stack([mosaic.heat(row[visual]).whole for row in rows])
+        return cls(image, question, answer, weights)
 
     @property
     def shown_layer(self) -> int:
@@ -112,8 +120,7 @@ def overlay(picture: AttentionPicture, layer: int, side: int) -> Image.Image:
         layer: from 0.
         side: the longer side of the result, pixels.
     """
-    with Image.open(io.BytesIO(picture.image)) as image:
-        base = image.convert("RGB")
+    base = decode(picture.image, "of the attention map")
     scale = side / max(base.size)
     size = (max(round(base.width * scale), 1), max(round(base.height * scale), 1))
     enlarge = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS

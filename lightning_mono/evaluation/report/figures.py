@@ -1,16 +1,14 @@
 """The report's charts, one function a chart.
 
 Colours are those of Okabe and Ito, told apart with any colour vision. They stand for roles that the
-page paints anew in dark mode (see `svg`), so a chart names colours by the constants below only.
+page paints anew in dark mode (see `svg`), so a chart names colours by the constants of
+`lightning_mono.style` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,53 +18,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from lightning_mono.evaluation.benchmark import KindScores, Scores
 from lightning_mono.evaluation.report.run import Journal, Stage, Step
 from lightning_mono.evaluation.report.words import count, duration, percent
+from lightning_mono.style import BAND, BLIND, INK, MODEL, MUTED, USUAL, house_style
 
-INK = "#1f2328"
-MUTED = "#667085"
-GRID = "#dfe3e8"
-BAND = "#f3f5f7"
-MODEL = "#0072b2"
-BLIND = "#d55e00"
-USUAL = "#7a828e"
-ROLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "grid",
-    BAND: "band",
-    MODEL: "model",
-    BLIND: "blind",
-    USUAL: "usual",
-}
-
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "figure.facecolor": "none",
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lightning-mono",
-}
 MOST_POINTS = 800  # of a curve; more cannot be told apart on a page
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Set the look that every chart here needs, both while it is drawn and while it is saved."""
-    with mpl.rc_context(_STYLE):
-        yield
 
 
 def loss_figure(journal: Journal, width: float) -> Figure:

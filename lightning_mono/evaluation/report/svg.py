@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
 from lightning_mono.errors import DataError
-from lightning_mono.evaluation.report.figures import ROLES, house_style
+from lightning_mono.style import ROLES, house_style
 
 PAPER = "#ffffff"  # the halo around marks
 SMALL = 160  # pixels

@@ -9,7 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_mono.evaluation.report.figures import (
+from lightning_mono.evaluation.report.words import count
+from lightning_mono.studies.report.words import unit
+from lightning_mono.studies.results import StudyResults
+from lightning_mono.style import (
     BAND,
     BLIND,
     INK,
@@ -17,9 +20,6 @@ from lightning_mono.evaluation.report.figures import (
     USUAL,
     house_style,
 )
-from lightning_mono.evaluation.report.words import count
-from lightning_mono.studies.report.words import unit
-from lightning_mono.studies.results import StudyResults
 
 REFERENCES = (BLIND, USUAL, INK)
 ROW = 0.36

@@ -11,12 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import OmegaConf
 
 from lightning_mono.checkpoints.atomic import replacing
-from lightning_mono.evaluation.report.figures import house_style
 from lightning_mono.evaluation.report.pages import WIDE, chart, environment
 from lightning_mono.studies.report import words
 from lightning_mono.studies.report.figures import arms_figure, cost_figure
 from lightning_mono.studies.report.table import arms_csv, runs_csv
 from lightning_mono.studies.results import StudyResults
+from lightning_mono.style import house_style
 
 PAPER = 9.5
 """Inches of a chart for a document."""
