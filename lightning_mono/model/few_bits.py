@@ -76,8 +76,8 @@ def placing(scheme: str, device: str | torch.device = "cpu") -> Place:
 
     def place(model: nn.Module, name: str, value: Tensor) -> None:
         assign(model, name, value.to(device))
-        layer = name.removesuffix(".weight")
-        linear = matrix_at(model, layer, ANSWERING)
+        layer, _, leaf = name.rpartition(".")
+        linear = matrix_at(model, layer, ANSWERING) if leaf == "weight" else None
         if linear is not None:
             put(model, layer, AnsweringLinear(linear, scheme))
 

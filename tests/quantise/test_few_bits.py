@@ -214,9 +214,11 @@ def test_a_prompt_of_text_and_pictures_reads_exactly_and_a_token_nearly(scheme: 
     assert (error > 1e-5) == direct
 
 
+@pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_model_is_rounded_while_it_is_read(scheme: str, tmp_path: Path) -> None:
-    model = tiny_model(tiny_config(**GROUPED))
+def test_a_model_is_rounded_while_it_is_read(scheme: str, biases: bool, tmp_path: Path) -> None:
+    family = {"family": "qwen2", "qkv_bias": True} if biases else {}
+    model = tiny_model(tiny_config(**GROUPED, **family))
     save_model(model, tmp_path)
     round_to_answer(model, scheme)
     whole: list[str] = []
