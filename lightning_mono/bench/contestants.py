@@ -13,6 +13,7 @@ from lightning_mono.bench.timing import Contestant
 from lightning_mono.kernels import KERNELS, Kernel, gathered
 from lightning_mono.model import ModalityLayout
 from lightning_mono.model.experts import SwiGLU
+from lightning_mono.model.linear import linear
 
 LIMIT = "bare GEMM"
 """Name of the contestant that no kernel can beat: its products, and nothing else."""
@@ -85,44 +86,36 @@ def _bare(case: Case, text: SwiGLU, visual: SwiGLU, x: Tensor) -> Contestant:
 
 @dataclass(frozen=True)
 class _Products:
-    """The products of one modality, into memory that is there; the numbers mean nothing.
+    """The products of one modality; the numbers mean nothing.
 
     Attributes:
-        x, y, dx: (rows, hidden).
-        gate, up, wide: (rows, ffn).
+        x: (rows, hidden).
+        wide: (rows, ffn).
         weights: of gate, up and down.
-        grads: where the gradients of the weights go; none where they are frozen.
+        trains: whether they get gradients.
     """
 
     x: Tensor
-    y: Tensor
-    dx: Tensor
-    gate: Tensor
-    up: Tensor
     wide: Tensor
     weights: tuple[Tensor, ...]
-    grads: tuple[Tensor, ...]
+    trains: bool
 
     @classmethod
     def of(cls, x: Tensor, ffn: SwiGLU, *, trains: bool) -> _Products:
         weights = tuple(p.detach() for p in ffn.parameters())
-        gate, up, wide = x.new_zeros(3, len(x), len(weights[0]))
-        y, dx = x.new_zeros(2, *x.shape)
-        grads = tuple(torch.zeros_like(w) for w in weights) if trains else ()
-        return cls(x, y, dx, gate, up, wide, weights, grads)
+        return cls(x, x.new_zeros(len(x), len(weights[0])), weights, trains)
 
     def forward(self) -> None:
         gate, up, down = self.weights
-        torch.mm(self.x, gate.t(), out=self.gate)
-        torch.mm(self.x, up.t(), out=self.up)
-        torch.mm(self.gate, down.t(), out=self.y)
+        linear(self.x, gate)
+        linear(self.x, up)
+        linear(self.wide, down)
 
     def backward(self) -> None:
         gate, up, down = self.weights
-        torch.mm(self.y, down, out=self.wide)
-        torch.mm(self.wide, gate, out=self.dx)
-        torch.addmm(self.dx, self.up, up, out=self.dx)
-        if self.grads:
-            pairs = ((self.wide, self.x), (self.up, self.x), (self.y, self.gate))
-            for (rows, inputs), grad in zip(pairs, self.grads, strict=True):
-                torch.mm(rows.t(), inputs, out=grad)
+        linear(self.x, down.t())
+        linear(self.wide, gate.t())
+        linear(self.wide, up.t())
+        if self.trains:
+            for rows, inputs in ((self.wide, self.x), (self.wide, self.x), (self.x, self.wide)):
+                linear(rows.t(), inputs.t())

@@ -82,7 +82,8 @@ def forward(
         x, keys, values = _layer(layer, x, run, cache[number] if cache else None)
         kept.append((keys, values))
     hidden = _normed(model.norm, x)
-    return model.logits(hidden).float(), kept
+    head = model.embed.weight if model.head is None else model.head.weight
+    return F.linear(hidden, head).float(), kept
 
 
 def loss(model: MonoModel, batch: Batch) -> Tensor:
@@ -155,17 +156,24 @@ def _serve(module: nn.Module, x: Tensor) -> Tensor:
         case RMSNorm():
             return _normed(module, x)
         case SwiGLU():
-            y: Tensor = module.down(F.silu(module.gate(x)) * module.up(x))
-            return y
+            gate, up = _plain(module.gate, x), _plain(module.up, x)
+            return _plain(module.down, F.silu(gate) * up)
         case QKV():
             q, k = (
-                _head_normed(module.q(x), module.q_norm),
-                _head_normed(module.k(x), module.k_norm),
+                _head_normed(_plain(module.q, x), module.q_norm),
+                _head_normed(_plain(module.k, x), module.k_norm),
             )
-            return torch.cat([q, k, module.v(x)], dim=-1)
+            return torch.cat([q, k, _plain(module.v, x)], dim=-1)
+        case nn.Linear():
+            return _plain(module, x)
         case _:
             out: Tensor = module(x)
             return out
+
+
+def _plain(linear: nn.Linear, x: Tensor) -> Tensor:
+    """PyTorch's own product, which is not always ours (`lightning_mono.model.linear`)."""
+    return F.linear(x, linear.weight, linear.bias)
 
 
 def _normed(norm: RMSNorm, x: Tensor) -> Tensor:

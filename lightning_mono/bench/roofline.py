@@ -10,6 +10,7 @@ import torch
 
 from lightning_mono.bench.cases import Case
 from lightning_mono.bench.timing import clock_of
+from lightning_mono.model.linear import linear
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def _weights(case: Case) -> int:
 class Gauge:
     """Measures a machine again and again during a run, and keeps the best.
 
-    The product is of 2,048 (on a GPU 8,192) rows, columns and terms; copied, summed and multiplied
+    The product is of 2,048 (on a GPU 8,192) rows, columns and terms, by whatever computes the
+    model's; copied, summed and multiplied
     with a vector are 128 MiB (on a GPU 1 GiB), which no cache holds.
     """
 
@@ -85,9 +87,7 @@ class Gauge:
         self.side = 8192 if on_gpu else 2048
         count = (2**30 if on_gpu else 2**27) // dtype.itemsize
         self.clock = clock_of(device)
-        self.left, self.right, self.product = torch.randn(
-            3, self.side, self.side, device=device
-        ).to(dtype)
+        self.left, self.right = torch.randn(2, self.side, self.side, device=device).to(dtype)
         self.source, self.target = torch.zeros(2, count, dtype=dtype, device=device)
         self._seconds: list[list[float]] = []
 
@@ -96,7 +96,7 @@ class Gauge:
         matrix = self.source.view(-1, self.side)
         vector = matrix[0].clone()
         works: tuple[Callable[[], object], ...] = (
-            lambda: torch.mm(self.left, self.right, out=self.product),
+            lambda: linear(self.left, self.right),
             lambda: self.target.copy_(self.source),
             lambda: self.source.sum(),
             lambda: matrix @ vector,

@@ -7,7 +7,6 @@ half the time for 32 rows and more, forward and backward (docs/performance.md).
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -56,15 +55,15 @@ def onednn_is_faster() -> bool:
     """
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkl.is_available():
         return False
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and _amd_with_avx512()
+    said = _cpu()
+    mine = "AuthenticAMD" in said and "avx512f" in said
+    return mine and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _amd_with_avx512() -> bool:
+def _cpu() -> str:
+    """What the system says of the CPU; nothing where it does not say so in a file."""
     info = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not info.is_file():
-        return False
-    said = info.read_text(encoding="utf-8")
-    return "AuthenticAMD" in said and "avx512f" in said
+    return info.read_text(encoding="utf-8") if info.is_file() else ""
 
 
 def _serves(x: Tensor, weight: Tensor) -> bool:
@@ -89,9 +88,9 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = grads[0].flatten(0, -2)
+        rows = grads[0].reshape(-1, weight.shape[0])
         to_x = product(grads[0], weight.t()) if needs_x else None
-        to_weight = product(rows.t(), x.flatten(0, -2).t()) if needs_weight else None
+        to_weight = product(rows.t(), x.reshape(-1, weight.shape[1]).t()) if needs_weight else None
         return to_x, to_weight, rows.sum(0) if needs_bias else None
 
 
