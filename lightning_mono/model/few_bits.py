@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_mono.errors import CheckpointError
 from lightning_mono.kernels.contract import compute_dtype
 from lightning_mono.model.assign import assign
+from lightning_mono.model.linear import linear as multiplied
 from lightning_mono.model.quantised import (
     BLOCK,
     SCHEMES,
@@ -151,7 +152,7 @@ class AnsweringLinear(QuantisedLinear):
         height = slab_height(self.in_features)
         for start in range(0, self.out_features, height):
             stop = min(start + height, self.out_features)
-            yield F.linear(rows, self._rows(start, stop, rows.dtype))
+            yield multiplied(rows, self._rows(start, stop, rows.dtype))
 
     def _rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Rows of the rounded weight, from a multiple of BLOCK on."""

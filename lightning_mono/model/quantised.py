@@ -189,7 +189,7 @@ def matrix_at(model: nn.Module, name: str, groups: Sequence[str]) -> nn.Linear |
     if not any(re.fullmatch(GROUPS[group], f"{name}.weight") for group in groups):
         return None
     module = model.get_submodule(name)
-    return module if type(module) in PLAIN else None
+    return module if isinstance(module, nn.Linear) and type(module) in PLAIN else None
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:

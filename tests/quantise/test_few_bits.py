@@ -23,6 +23,7 @@ from lightning_mono.inference import Assistant, make_renderer
 from lightning_mono.model import ExpertsConfig, MonoModel, PatchifierConfig, few_bits, quantised
 from lightning_mono.model.experts import Experts, SwiGLU
 from lightning_mono.model.few_bits import AnsweringLinear, placing, round_to_answer
+from lightning_mono.model.linear import PLAIN
 from lightning_mono.model.quantised import QuantisedLinear, bitsandbytes, quantised_linears
 from lightning_mono.testing import randomize, tiny_backbone, tiny_batch, tiny_config, tiny_model
 
@@ -226,7 +227,7 @@ def test_a_model_is_rounded_while_it_is_read(scheme: str, biases: bool, tmp_path
     def watched(into: nn.Module, name: str, value: Tensor) -> None:
         place(into, name, value)
         layers = into.get_submodule("layers").named_modules()
-        whole.extend(n for n, m in layers if type(m) is nn.Linear and not m.weight.is_meta)
+        whole.extend(n for n, m in layers if type(m) in PLAIN and not m.weight.is_meta)
 
     place = placing(scheme)
     read = load_model(tmp_path, place=watched)
