@@ -38,7 +38,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 @settings(max_examples=60)
 @given(
-    leading=st.lists(st.integers(1, 5), max_size=3),
+    leading=st.one_of(
+        st.lists(st.integers(1, 5), max_size=3),
+        st.lists(st.integers(8, 80), min_size=1, max_size=1),
+    ),
     sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)),
     bias=st.booleans(),
     trains=st.sampled_from(["x", "weight", "both"]),
@@ -67,6 +70,8 @@ def test_value_and_gradients(
             torch.autograd.grad(theirs, asked, above),
             strict=True,
         )
+        with torch.no_grad():
+            torch.testing.assert_close(linear(x, weight, offset), theirs, atol=1e-4, rtol=1e-5)
         for mine, other in pairs:
             torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-5)
 
