@@ -137,9 +137,9 @@ def test_small_products_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(module, "product", lambda x, *_: taken.append(len(x)))
     with torch.no_grad():
-        for rows in (31, 32):
-            linear(torch.zeros(rows, 256), torch.zeros(256, 256))
-    assert taken == [32]
+        for rows in (127, 128):
+            linear(torch.zeros(rows, 256), torch.zeros(64, 256))
+    assert taken == [128]
 
 
 @pytest.mark.parametrize(
