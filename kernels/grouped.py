@@ -69,11 +69,8 @@ def _body(dtype: torch.dtype, text: nn.Module, visual: nn.Module | None) -> Body
     from lightning_mono.model.experts import QKV, RMSNorm, SwiGLU
     from lightning_mono.model.linear import PLAIN
 
-    bodies: dict[type[nn.Module], Body] = {
-        SwiGLU: _swiglu,
-        QKV: _qkv,
-        **dict.fromkeys(PLAIN, _linear),
-    }
+    bodies: dict[type[nn.Module], Body] = {SwiGLU: _swiglu, QKV: _qkv}
+    bodies |= dict.fromkeys(PLAIN, _linear)
     if type(text) not in bodies or type(visual) is not type(text):
         return None
     leaves = [m for m in (*text.modules(), *visual.modules()) if not [*m.children()]]

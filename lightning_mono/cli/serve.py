@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lightning_mono.arguments import whole
+from lightning_mono.cli.common import add_quantize
 from lightning_mono.errors import UserError
 
 HELP = "A model behind OpenAI's chat API, with images, for many at a time."
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default a GPU where there is one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default as stored")
+    add_quantize(parser)
     parser.add_argument("--system", help="system message of conversations without one")
     parser.add_argument("--slots", type=whole(1), default=16, help="answers at the same time")
     parser.add_argument("--queue", type=whole(0), default=64, help="requests that may wait")
@@ -69,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         device=arguments.device,
         dtype=arguments.dtype,
+        quantize=arguments.quantize,
         system=arguments.system,
         context=arguments.context,
         prefix_bytes=arguments.prefix_mb * MIB,

@@ -98,7 +98,11 @@ class ChatAPI(ls.LitAPI):
             _check_device(settings.device)
         dtype = getattr(torch, settings.dtype) if settings.dtype else None
         self.assistant = Assistant.from_pretrained(
-            settings.checkpoint, device=settings.device, dtype=dtype, system=settings.system
+            settings.checkpoint,
+            device=settings.device,
+            dtype=dtype,
+            system=settings.system,
+            quantize=settings.quantize,
         )
         model = self.assistant.model
         context = settings.context or min(CONTEXT, model.config.decoder.max_positions)

@@ -47,6 +47,7 @@ class Settings:
         port: from 1024 to 65535.
         device: by default an accelerator where there is one.
         dtype: of the weights; by default that of the files.
+        quantize: nf4 or int8, to keep the layers' matrices in 4 or 8 bits.
         system: the system message of conversations without one; None for the chat template's.
         context: tokens that a request may have, prompt and answer together; by default what the
             model was made for, 4096 at most.
@@ -62,6 +63,7 @@ class Settings:
     port: int = 8000
     device: str | None = None
     dtype: str | None = None
+    quantize: str | None = None
     system: str | None = None
     context: int | None = None
     prefix_bytes: int = 256 * MIB
