@@ -436,11 +436,13 @@ def test_an_upload_that_is_no_picture_is_refused(server: Server, client: OpenAI)
 # -- another server, with a key and little room ----------------------------------------------------
 
 
-def test_a_server_with_a_key_and_little_room(folder: Path, tmp_path: Path) -> None:
+def test_a_server_with_a_key_few_bits_and_little_room(folder: Path, tmp_path: Path) -> None:
+    few_bits = Assistant.from_pretrained(folder, device="cpu", quantize="int8")
     (tmp_path / "key").write_text(f"{KEY}\n")
     flags = ["--api-key-file", str(tmp_path / "key"), "--slots", "1", "--queue", "0"]
     flags += ["--name", "small", "--max-prompt-tokens", "30", "--uploads-mb", "1"]
     flags += ["--max-image-pixels", "10000", "--allow-remote", "--uploads-seconds", "1"]
+    flags += ["--quantize", "int8"]
     with serving(folder, *flags) as server:
         with server.client(key="wrong") as stranger:
             with pytest.raises(openai.AuthenticationError, match="wrong or missing API key"):
@@ -451,7 +453,8 @@ def test_a_server_with_a_key_and_little_room(folder: Path, tmp_path: Path) -> No
         assert httpx.get(f"{server.url}/health").status_code == 200
         with server.client() as client:
             create: Any = client.chat.completions.create
-            assert create(model="small", messages=asked("red?"), max_tokens=2)
+            said = create(model="small", messages=asked("red?"), max_tokens=8)
+            assert [said.choices[0].message.content] == few_bits.answer([([], "red?")], 8)
             with pytest.raises(openai.BadRequestError, match="30 at most") as refused:
                 create(model="small", messages=asked("red? " * 30))
             assert refused.value.code == "context_length_exceeded"
