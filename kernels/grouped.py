@@ -82,7 +82,7 @@ def _fits(module: nn.Module, dtype: torch.dtype) -> bool:
     """Whether it is a plain product, not a quantised one, in rows of whole 16 bytes."""
     from lightning_mono.model.linear import PLAIN
 
-    if type(module) not in PLAIN:
+    if not isinstance(module, nn.Linear) or type(module) not in PLAIN:
         return False
     return not any(n * dtype.itemsize % 16 for n in (module.in_features, module.out_features))
 
