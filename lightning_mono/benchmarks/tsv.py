@@ -137,7 +137,7 @@ def _rows(path: Path) -> list[Row]:
     Raises:
         DataError: the file cannot be read, or has no rows, or a row has too many cells.
     """
-    csv.field_size_limit(sys.maxsize)
+    limit = csv.field_size_limit(sys.maxsize)  # the process's; a picture is longer
     rows: list[Row] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -162,6 +162,8 @@ def _rows(path: Path) -> list[Row]:
         raise DataError(f"{path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}; check its quotes") from error
+    finally:
+        csv.field_size_limit(limit)
     if not rows:
         raise DataError(f"{path}: holds no rows; check that all of it was downloaded")
     return rows

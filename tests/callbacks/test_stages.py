@@ -1,6 +1,7 @@
 """In each stage exactly what it names learns, and nothing else keeps gradients or moments."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightning_mono import params
 from lightning_mono.checkpoints.run import read
 from lightning_mono.data.loader import StagedLoader
 from lightning_mono.journal import Journal
+from lightning_mono.model.config import PatchifierKind, VitConfig
 from lightning_mono.module import MonoModule
 from lightning_mono.recipe import load_recipe
 from lightning_mono.stages import Optim, Stage, StageSchedule
@@ -87,12 +89,20 @@ def test_what_is_frozen_has_no_gradient_and_no_moments_at_any_step(
     assert concept < language / 2, "the second stage trains less and must hold less"
 
 
-def test_each_group_can_learn_alone() -> None:
+TOWER = {"patchifier.vit", "patchifier.projector"}
+
+
+@pytest.mark.parametrize("kind", ["conv", "vit"])
+def test_each_group_can_learn_alone(kind: PatchifierKind) -> None:
     """A stage a group, of all that there are: it changes every tensor of its own and no other."""
     config = tiny_config()
+    assert config.patchifier is not None
+    vit = VitConfig(layers=1, heads=2) if kind == "vit" else None
+    config = replace(config, patchifier=replace(config.patchifier, kind=kind, vit=vit))
     module = MonoModule(tiny_model(config).train(), Optim(lr=1e-2))
     groups = module.group_names()
-    assert set(groups) == set(params.GROUPS)
+    absent = {"patchifier"} if kind == "vit" else TOWER
+    assert set(groups) == set(params.GROUPS) - absent
     stages = StageSchedule(
         tuple(Stage(name, 1, (name,), "rows", Optim(lr=1e-2)) for name in groups)
     )

@@ -86,6 +86,8 @@ def serving(folder: Path, *flags: str) -> Iterator[Server]:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
+            # Tests that run in the background ignore SIGINT, and would have the server do so.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             assert process.stdout is not None
