@@ -76,7 +76,7 @@ def test_losses_are_those_of_one_process(runs: Path, name: str) -> None:
         json.loads((runs / n / "losses.json").read_text()) for n in (name, oracle(name))
     )
     assert len(losses) == 20 or name in RESUMED or name in RESUMED_ALONE
-    within = 5e-6 if name.endswith("fp32") else 1e-6
+    within = 1e-5 if name.endswith("fp32") else 1e-6  # a loss of 3 in fp32 has steps of 2.4e-7
     assert losses == pytest.approx(expected[-len(losses) :], abs=within, rel=0)
     assert max(expected) - min(expected) > 2, "nothing was learnt, so nothing was compared"
 
