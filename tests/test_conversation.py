@@ -29,6 +29,10 @@ def _assistant() -> Assistant:
         experts=ExpertsConfig(EVERY, EVERY, EVERY),
     ).double()
     randomize(model, seed=1)
+    assert model.head is not None
+    model.head.weight.data[model.config.image_context_id] = (
+        0  # said, it would be an image to reread
+    )
     images = ImageProcessor(16, max_tiles=3, thumbnail=True)
     return Assistant(model, make_renderer(model, backbone.tokenizer, "chatml", images), "chatml")
 

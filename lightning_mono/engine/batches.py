@@ -66,19 +66,14 @@ def _batch(
     *,
     packed: bool = False,
 ) -> Batch:
-    none = ids[:0, 0]
     documents = torch.ones_like(ids, dtype=torch.int32)
-    return Batch(
-        input_ids=ids,
-        positions=positions,
-        documents=documents,
-        branches=torch.zeros_like(documents),
-        layout=layout,
-        pixel_values=tiles,
-        wanted=wanted,
-        targets=none,
-        weights=none,
+    return Batch.reading(
+        ids,
+        positions,
+        documents,
+        layout,
+        tiles,
         tokens=ids.numel(),
+        wanted=wanted,
         packed=packed,
-        plain=True,
     )

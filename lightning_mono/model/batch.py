@@ -112,6 +112,41 @@ class Batch:
             samples=samples or [],
         )
 
+    @classmethod
+    def reading(
+        cls,
+        input_ids: Tensor,
+        positions: Tensor,
+        documents: Tensor,
+        layout: ModalityLayout,
+        pixel_values: Tensor,
+        *,
+        tokens: int,
+        wanted: Wanted | None = None,
+        packed: bool = False,
+    ) -> Batch:
+        """Rows of one document each that are read and predict nothing; asks the device for nothing.
+
+        Args:
+            tokens: how many are not padding.
+            wanted: positions whose outputs are asked for; by default none is said.
+        """
+        none = input_ids[:0, 0]
+        return cls(
+            input_ids=input_ids,
+            positions=positions,
+            documents=documents,
+            branches=torch.zeros_like(documents),
+            layout=layout,
+            pixel_values=pixel_values,
+            wanted=wanted or Wanted.nothing(layout),
+            targets=none,
+            weights=none,
+            tokens=tokens,
+            packed=packed,
+            plain=tokens == input_ids.numel(),
+        )
+
     @property
     def predict(self) -> Tensor:
         """Flat positions (row * tokens + column) whose next token is supervised, (n,) int64."""

@@ -51,21 +51,14 @@ def batch_columns(batch: Batch, start: int, stop: int) -> Batch:
     Their visual tokens have to be embedded already.
     """
     columns = slice(start, stop)
-    layout = ModalityLayout.from_mask(batch.layout.mask[:, columns])
     documents = batch.documents[:, columns]
-    return Batch(
-        input_ids=batch.input_ids[:, columns],
-        positions=batch.positions[:, columns],
-        documents=documents,
-        branches=batch.branches[:, columns],
-        layout=layout,
-        pixel_values=batch.pixel_values[:0],
-        wanted=Wanted.nothing(layout),
-        targets=batch.targets,
-        weights=batch.weights,
+    return Batch.reading(
+        batch.input_ids[:, columns],
+        batch.positions[:, columns],
+        documents,
+        ModalityLayout.from_mask(batch.layout.mask[:, columns]),
+        batch.pixel_values[:0],
         tokens=int((documents != 0).sum()),
-        plain=batch.plain,
-        samples=batch.samples,
     )
 
 

@@ -308,17 +308,5 @@ class Session:
         tokens: int,
     ) -> Batch:
         """A chunk at positions that go on where each row stands."""
-        none = ids[:0, 0]
-        return Batch(
-            input_ids=ids,
-            positions=self._counts[:, None] + (documents.cumsum(1) - 1).clamp(min=0),
-            documents=documents,
-            branches=torch.zeros_like(documents),
-            layout=layout,
-            pixel_values=pixel_values,
-            wanted=Wanted.nothing(layout),
-            targets=none,
-            weights=none,
-            tokens=tokens,
-            plain=tokens == ids.numel(),
-        )
+        positions = self._counts[:, None] + (documents.cumsum(1) - 1).clamp(min=0)
+        return Batch.reading(ids, positions, documents, layout, pixel_values, tokens=tokens)
